@@ -1,0 +1,1 @@
+"""Flyball keeps machine-learning systems healthy."""

@@ -1,0 +1,77 @@
+"""The ledger keeps what is wanted, what happened and what was made: resources, runs, versions, and the edges between.
+
+Each noun has a narrow protocol in the module that bears its name; `sql` implements all of them over SQLite or
+PostgreSQL. Reading goes through `ledger.read()`, changing through `ledger.write(actor, cause)`: one transaction that
+holds the change and its journal event, or neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from flyball.ledger.journal import Journal
+from flyball.ledger.lineage import Lineage
+from flyball.ledger.resources import Resources
+from flyball.ledger.runs import Runs
+from flyball.ledger.versions import Versions
+
+__all__ = ["Fence", "Ledger", "Transaction"]
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Proof of a lease: a write that carries it fails with `Unavailable` once another holder has taken over."""
+
+    lease: str
+    holder: str
+    epoch: int
+
+
+class Transaction(Protocol):
+    """What one transaction sees; in `read()` the methods that change raise `Forbidden`."""
+
+    resources: Resources
+    runs: Runs
+    versions: Versions
+    lineage: Lineage
+    journal: Journal
+
+
+class Ledger(Protocol):
+    """Opens transactions."""
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """Open a snapshot for reading."""
+        ...
+
+    def write(
+        self, actor: str, cause: int | None = None, fence: Fence | None = None
+    ) -> AbstractContextManager[Transaction]:
+        """Open a transaction that commits at the end of the block and rolls back when the block raises.
+
+        Args:
+            actor: who acts, as a reference: `user/alice`, `controller/monitor`.
+            cause: the journal event because of which this is done; the default for all events of the transaction.
+            fence: the lease under which this is written.
+
+        Raises:
+            Unavailable: the fence is no longer valid, or the database cannot be reached.
+        """
+        ...
+
+    def acquire(
+        self, lease: str, holder: str, ttl_s: float, is_dead: Callable[[str], bool] = lambda _holder: False
+    ) -> Fence | None:
+        """Take or renew a lease; None when another holder has it, it has not run out and `is_dead(holder)` is false."""
+        ...
+
+    def release(self, fence: Fence) -> None:
+        """Give a lease back, if it is still held."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...

@@ -1,0 +1,206 @@
+"""Open the database, hold transactions, hold leases."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
+
+from flyball.clock import SYSTEM, Clock, format_instant
+from flyball.errors import Corrupt, Forbidden, InvalidInput, MissingExtra, Unavailable
+from flyball.ledger import Fence
+from flyball.ledger.sql.journal import SqlJournal
+from flyball.ledger.sql.lineage import SqlLineage
+from flyball.ledger.sql.migrate import bring_up_to_date
+from flyball.ledger.sql.resources import SqlResources
+from flyball.ledger.sql.runs import SqlRuns
+from flyball.ledger.sql.tables import leases
+from flyball.ledger.sql.versions import SqlVersions
+
+__all__ = ["LedgerSettings", "SqlLedger", "SqlTransaction", "open_ledger"]
+
+
+@dataclass(frozen=True)
+class LedgerSettings:
+    """`[ledger]` in flyball.toml, `FLYBALL_LEDGER_…` in the environment."""
+
+    url: str = ""  # postgresql://user@host/database; empty: ledger.db in the home, which needs no server
+    synchronous: str = "FULL"  # SQLite only: FULL survives a power cut, NORMAL only a crash of the process
+    busy_timeout_s: float = 30.0  # how long a writer waits for another; SQLite has one writer at a time
+
+
+def open_ledger(home: Path, settings: LedgerSettings | None = None, clock: Clock = SYSTEM) -> SqlLedger:
+    """Open the ledger of a home, creating or migrating its schema.
+
+    Raises:
+        Incompatible: it was written by a newer release.
+        Unavailable: the database cannot be reached, or is locked by others for too long.
+        InvalidInput: the URL is not one of SQLite or PostgreSQL.
+    """
+    settings = settings or LedgerSettings()
+    engine = _postgres(settings) if settings.url else _sqlite(home, settings)
+    try:
+        bring_up_to_date(engine, None if settings.url else home / "ledger.lock")
+    except OperationalError as error:
+        engine.dispose()
+        raise Unavailable(f"the ledger cannot be opened: {_first_line(error)}") from error
+    except DBAPIError as error:
+        engine.dispose()
+        raise Corrupt(f"the ledger cannot be read: {_first_line(error)}") from error
+    return SqlLedger(engine, clock)
+
+
+class SqlTransaction:
+    """One transaction; the nouns share its connection."""
+
+    def __init__(self, connection: Connection, clock: Clock, actor: str | None, cause: int | None) -> None:
+        self.connection = connection
+        self.clock = clock
+        self._actor = actor
+        self.cause = cause
+        self.journal = SqlJournal(self)
+        self.resources = SqlResources(self)
+        self.runs = SqlRuns(self)
+        self.versions = SqlVersions(self)
+        self.lineage = SqlLineage(self)
+
+    @property
+    def actor(self) -> str:
+        """Who writes; raises Forbidden in a transaction for reading."""
+        if self._actor is None:
+            raise Forbidden("this transaction only reads; open one with ledger.write(actor)")
+        return self._actor
+
+    def insert(self, table: Any) -> Any:
+        """Return the dialect's INSERT, which both databases extend by ON CONFLICT in the same way."""
+        assert self.actor
+        return (postgresql if self.connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+class SqlLedger:
+    """The `Ledger` over an engine; safe to share between threads."""
+
+    def __init__(self, engine: Engine, clock: Clock = SYSTEM) -> None:
+        self.engine = engine
+        self.clock = clock
+
+    @contextmanager
+    def read(self) -> Iterator[SqlTransaction]:
+        with self._connection("BEGIN") as connection:
+            yield SqlTransaction(connection, self.clock, None, None)
+
+    @contextmanager
+    def write(self, actor: str, cause: int | None = None, fence: Fence | None = None) -> Iterator[SqlTransaction]:
+        with self._connection("BEGIN IMMEDIATE") as connection:
+            transaction = SqlTransaction(connection, self.clock, actor, cause)
+            if fence is not None:
+                self._check(connection, fence)
+            yield transaction
+            connection.commit()
+
+    def acquire(
+        self, lease: str, holder: str, ttl_s: float, is_dead: Callable[[str], bool] = lambda _holder: False
+    ) -> Fence | None:
+        now = self.clock.now()
+        until = format_instant(now + timedelta(seconds=ttl_s))
+        with self.write(holder) as transaction:
+            connection = transaction.connection
+            # The insert takes the row's lock, so that two holders asking at once are put in order.
+            fresh = transaction.insert(leases).values(lease=lease, holder=holder, epoch=1, expires_at=until)
+            if connection.execute(fresh.on_conflict_do_nothing()).rowcount == 1:
+                return Fence(lease, holder, 1)
+            row = connection.execute(select(leases).where(leases.c.lease == lease).with_for_update()).one()
+            if row.holder != holder and row.expires_at > format_instant(now) and not is_dead(row.holder):
+                return None
+            epoch = row.epoch if row.holder == holder else row.epoch + 1
+            change = update(leases).where(leases.c.lease == lease)
+            connection.execute(change.values(holder=holder, epoch=epoch, expires_at=until))
+            return Fence(lease, holder, epoch)
+
+    def release(self, fence: Fence) -> None:
+        with self.write(fence.holder) as transaction:
+            mine = (
+                leases.c.lease == fence.lease,
+                leases.c.holder == fence.holder,
+                leases.c.epoch == fence.epoch,
+            )
+            gone = format_instant(self.clock.now() - timedelta(seconds=1))
+            transaction.connection.execute(update(leases).where(*mine).values(expires_at=gone))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _check(self, connection: Connection, fence: Fence) -> None:
+        row = connection.execute(select(leases).where(leases.c.lease == fence.lease).with_for_update()).one_or_none()
+        if row is None or row.holder != fence.holder or row.epoch != fence.epoch:
+            raise Unavailable(f"another control plane has taken over the lease {fence.lease!r}; nothing was written")
+
+    @contextmanager
+    def _connection(self, begin: str) -> Iterator[Connection]:
+        try:
+            with self.engine.connect().execution_options(flyball_begin=begin) as connection:
+                yield connection
+        except OperationalError as error:
+            raise Unavailable(f"the ledger did not answer: {_first_line(error)}; nothing was changed") from error
+        except DBAPIError as error:
+            if isinstance(error.orig, sqlite3.DatabaseError) and "malformed" in str(error.orig):
+                raise Corrupt(f"the ledger is damaged: {_first_line(error)}; restore it from a backup") from error
+            raise
+
+
+def _sqlite(home: Path, settings: LedgerSettings) -> Engine:
+    home.mkdir(parents=True, exist_ok=True)
+    if settings.synchronous.upper() not in ("FULL", "NORMAL"):
+        raise InvalidInput(f"[ledger] synchronous is {settings.synchronous!r}; expected FULL or NORMAL")
+    engine = create_engine(
+        f"sqlite:///{home / 'ledger.db'}",
+        connect_args={"timeout": settings.busy_timeout_s, "check_same_thread": False},
+        json_serializer=_dumps,
+        json_deserializer=orjson.loads,
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are opened below, not by the driver
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={settings.synchronous}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("flyball_begin", "BEGIN IMMEDIATE"))
+
+    return engine
+
+
+def _postgres(settings: LedgerSettings) -> Engine:
+    scheme, separator, rest = settings.url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
+        raise InvalidInput(f"[ledger] url has the scheme {scheme[:40]!r}; expected postgresql://user@host/database")
+    try:
+        return create_engine(
+            f"postgresql+psycopg://{rest}",
+            pool_pre_ping=True,
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+        )
+    except (ImportError, NoSuchModuleError) as error:
+        raise MissingExtra("psycopg", "postgres", "a ledger on PostgreSQL") from error
+    except SQLAlchemyError as error:
+        raise InvalidInput("[ledger] url cannot be read; expected postgresql://user@host/database") from error
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__

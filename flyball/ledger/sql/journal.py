@@ -1,0 +1,129 @@
+"""The journal in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Row, or_, select, update
+
+from flyball.clock import format_instant, parse_instant
+from flyball.errors import Corrupt, NotFound
+from flyball.ledger.journal import GENESIS, Event, event_hash
+from flyball.ledger.sql.tables import events, journal_head
+
+if TYPE_CHECKING:
+    from flyball.ledger.sql.database import SqlTransaction
+
+__all__ = ["SqlJournal"]
+
+_PAGE = 5000
+
+
+class SqlJournal:
+    """`Journal` within one transaction."""
+
+    def __init__(self, transaction: SqlTransaction) -> None:
+        self._transaction = transaction
+
+    def note(self, action: str, ref: str, detail: Mapping[str, Any] | None = None, cause: int | None = None) -> Event:
+        transaction, connection = self._transaction, self._transaction.connection
+        actor, at = transaction.actor, transaction.clock.now()
+        # What is hashed is what will be read back, so the detail goes through JSON first.
+        kept = orjson.loads(orjson.dumps(dict(detail or {}), option=orjson.OPT_NON_STR_KEYS))
+        cause = cause if cause is not None else transaction.cause
+        head = connection.execute(select(journal_head).with_for_update()).one()
+        seq = head.seq + 1
+        digest = event_hash(head.hash, seq, at, actor, action, ref, kept, cause)
+        connection.execute(
+            events.insert().values(
+                seq=seq,
+                at=format_instant(at),
+                actor=actor,
+                action=action,
+                ref=ref,
+                detail=kept,
+                cause=cause,
+                hash=digest,
+            )
+        )
+        connection.execute(update(journal_head).values(seq=seq, hash=digest))
+        return Event(seq, at, actor, action, ref, kept, cause, digest)
+
+    def get(self, seq: int) -> Event:
+        row = self._transaction.connection.execute(select(events).where(events.c.seq == seq)).one_or_none()
+        if row is None:
+            raise NotFound(f"the journal has no event {seq}; the newest is {self.last()}")
+        return _event(row)
+
+    def since(self, seq: int, limit: int = 1000) -> list[Event]:
+        query = select(events).where(events.c.seq > seq).order_by(events.c.seq).limit(limit)
+        return [_event(row) for row in self._transaction.connection.execute(query)]
+
+    def find(
+        self,
+        *,
+        ref: str | None = None,
+        kind: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Event]:
+        query = select(events).order_by(events.c.seq.desc()).limit(limit)
+        if ref is not None:
+            versions = events.c.ref.startswith(ref + "@", autoescape=True)
+            query = query.where(or_(events.c.ref == ref, versions) if "@" not in ref else events.c.ref == ref)
+        if kind is not None:
+            query = query.where(events.c.ref.startswith(kind + "/", autoescape=True))
+        if actor is not None:
+            query = query.where(events.c.actor == actor)
+        if action is not None:
+            query = query.where(events.c.action == action)
+        if before is not None:
+            query = query.where(events.c.seq < before)
+        return [_event(row) for row in self._transaction.connection.execute(query)]
+
+    def last(self) -> int:
+        return int(self._transaction.connection.execute(select(journal_head.c.seq)).scalar_one())
+
+    def chain(self, seq: int) -> list[Event]:
+        found: list[Event] = []
+        next_seq: int | None = seq
+        while next_seq is not None:
+            found.append(self.get(next_seq))
+            cause = found[-1].cause
+            # A cause always comes before its effect; anything else would loop.
+            next_seq = cause if cause is not None and cause < found[-1].seq else None
+        return found
+
+    def verify(self) -> int:
+        previous, seq = GENESIS, 0
+        while page := self.since(seq, _PAGE):
+            for event in page:
+                if event.seq != seq + 1:
+                    raise Corrupt(f"the journal lacks event {seq + 1}: it was removed or renumbered")
+                expected = event_hash(
+                    previous,
+                    event.seq,
+                    event.at,
+                    event.actor,
+                    event.action,
+                    event.ref,
+                    event.detail,
+                    event.cause,
+                )
+                if event.hash != expected:
+                    raise Corrupt(
+                        f"event {event.seq} of the journal is not what was written: it or its hash was changed"
+                    )
+                previous, seq = event.hash, event.seq
+        head = self._transaction.connection.execute(select(journal_head)).one()
+        if (head.seq, head.hash) != (seq, previous):
+            raise Corrupt(f"the journal should end at event {head.seq} but ends at {seq}: later events were removed")
+        return seq
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(row.seq, parse_instant(row.at), row.actor, row.action, row.ref, row.detail, row.cause, row.hash)

@@ -1,0 +1,225 @@
+"""Resources and the index of their references, in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Row, delete, select, update
+
+from flyball.clock import format_instant, parse_instant
+from flyball.errors import Conflict, NotFound, did_you_mean, listed
+from flyball.ledger import kinds
+from flyball.ledger.refs import Ref, check_name
+from flyball.ledger.refs import ref as parse_ref
+from flyball.ledger.resources import Applied, Resource
+from flyball.ledger.sql.tables import references, resources
+
+if TYPE_CHECKING:
+    from flyball.ledger.sql.database import SqlTransaction
+
+__all__ = ["SqlResources"]
+
+
+class SqlResources:
+    """`Resources` within one transaction."""
+
+    def __init__(self, transaction: SqlTransaction) -> None:
+        self._transaction = transaction
+
+    def get(self, kind: str, name: str) -> Resource:
+        found = self.find(kind, name)
+        if found is None:
+            known = [r.name for r in self.all(kind)]
+            raise NotFound(f'there is no {kind} "{name}"{did_you_mean(name, known)} (there are: {listed(known)})')
+        return found
+
+    def find(self, kind: str, name: str) -> Resource | None:
+        query = select(resources).where(resources.c.kind == kind, resources.c.name == name)
+        row = self._transaction.connection.execute(query).one_or_none()
+        return _resource(row) if row is not None else None
+
+    def all(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[Resource]:
+        query = select(resources).order_by(resources.c.kind, resources.c.name)
+        if kind is not None:
+            query = query.where(resources.c.kind == kind)
+        found = [_resource(row) for row in self._transaction.connection.execute(query)]
+        return [r for r in found if all(r.labels.get(k) == v for k, v in (labels or {}).items())]
+
+    def apply(
+        self,
+        kind: str,
+        name: str,
+        spec: Mapping[str, Any],
+        *,
+        labels: Mapping[str, str] | None = None,
+        owner: str | None = None,
+        revision: int | None = None,
+    ) -> Applied:
+        check_name(name)
+        typed = kinds.validate(kind, name, spec)
+        kept = orjson.loads(orjson.dumps(typed.model_dump(mode="json", exclude_defaults=True)))
+        before = self.find(kind, name)
+        _check_revision(Ref(kind, name), before, revision)
+        wanted_labels = dict(labels) if labels is not None else dict(before.labels if before else {})
+        wanted_owner = owner if owner is not None else (before.owner if before else None)
+        if before is not None and (before.spec, before.labels, before.owner) == (
+            kept,
+            wanted_labels,
+            wanted_owner,
+        ):
+            return Applied(before, None)
+        now = self._transaction.clock.now()
+        if before is None:
+            after = Resource(kind, name, kept, {}, wanted_labels, wanted_owner, 1, 1, now, now)
+        else:
+            after = replace(
+                before,
+                spec=kept,
+                labels=wanted_labels,
+                owner=wanted_owner,
+                generation=before.generation + (before.spec != kept),
+                revision=before.revision + 1,
+                updated_at=now,
+            )
+        self._store(after, is_new=before is None)
+        self._index(after.ref, typed.references())
+        detail = {"generation": after.generation, **_changes(before.spec if before else {}, kept)}
+        action = "created" if before is None else "changed"
+        return Applied(after, self._transaction.journal.note(action, str(after.ref), detail))
+
+    def set_status(
+        self,
+        kind: str,
+        name: str,
+        status: Mapping[str, Any],
+        *,
+        action: str,
+        detail: Mapping[str, Any] | None = None,
+        cause: int | None = None,
+        revision: int | None = None,
+    ) -> Applied:
+        before = self.get(kind, name)
+        _check_revision(before.ref, before, revision)
+        kept = orjson.loads(orjson.dumps(dict(status), option=orjson.OPT_NON_STR_KEYS))
+        if before.status == kept:
+            return Applied(before, None)
+        now = self._transaction.clock.now()
+        after = replace(before, status=kept, revision=before.revision + 1, updated_at=now)
+        self._store(after, is_new=False)
+        return Applied(after, self._transaction.journal.note(action, str(after.ref), detail, cause))
+
+    def delete(self, kind: str, name: str, *, revision: int | None = None) -> list[Ref]:
+        found = self.get(kind, name)
+        _check_revision(found.ref, found, revision)
+        going = [found.ref]
+        for going_ref in going:  # grows while it is walked: owned, and owned by those
+            going += [r for r in self.owned_by(going_ref) if r not in going]
+        for going_ref in going:
+            holders = [str(r) for r in self.referrers(going_ref) if r not in going]
+            if holders:
+                raise Conflict(
+                    f"{going_ref} cannot be deleted: {listed(holders)} refer{'s' if len(holders) == 1 else ''} to it; "
+                    "change or delete that first"
+                )
+        for gone in reversed(going):
+            where = (resources.c.kind == gone.kind, resources.c.name == gone.name)
+            self._transaction.connection.execute(delete(resources).where(*where))
+            self._index(gone, set())
+            self._transaction.journal.note("deleted", str(gone), {} if gone == found.ref else {"with": str(found.ref)})
+        return going
+
+    def referrers(self, target: Ref) -> list[Ref]:
+        query = select(references.c.source_kind, references.c.source_name).where(
+            references.c.target_kind == target.kind, references.c.target_name == target.name
+        )
+        return sorted(Ref(row.source_kind, row.source_name) for row in self._transaction.connection.execute(query))
+
+    def owned_by(self, owner: Ref) -> list[Ref]:
+        query = select(resources.c.kind, resources.c.name).where(resources.c.owner == str(owner.resource))
+        return sorted(Ref(row.kind, row.name) for row in self._transaction.connection.execute(query))
+
+    def _store(self, resource: Resource, *, is_new: bool) -> None:
+        assert resource.created_at is not None
+        assert resource.updated_at is not None
+        columns = {
+            "kind": resource.kind,
+            "name": resource.name,
+            "spec": resource.spec,
+            "status": resource.status,
+            "labels": resource.labels,
+            "owner": resource.owner,
+            "generation": resource.generation,
+            "revision": resource.revision,
+            "created_at": format_instant(resource.created_at),
+            "updated_at": format_instant(resource.updated_at),
+        }
+        connection = self._transaction.connection
+        assert self._transaction.actor
+        if is_new:
+            # Two writers may create it at once: on PostgreSQL the loser is told so here.
+            inserted = connection.execute(self._transaction.insert(resources).values(columns).on_conflict_do_nothing())
+            if inserted.rowcount != 1:
+                raise Conflict(f"{resource.ref} was created by another writer at this moment; read it and decide anew")
+            return
+        where = (
+            resources.c.kind == resource.kind,
+            resources.c.name == resource.name,
+            resources.c.revision == resource.revision - 1,
+        )
+        if connection.execute(update(resources).where(*where).values(columns)).rowcount != 1:
+            raise Conflict(f"{resource.ref} was changed by another writer at this moment; read it and decide anew")
+
+    def _index(self, source: Ref, targets: set[Ref]) -> None:
+        connection = self._transaction.connection
+        where = (references.c.source_kind == source.kind, references.c.source_name == source.name)
+        connection.execute(delete(references).where(*where))
+        rows = sorted({(t.kind, t.name) for t in targets})
+        if rows:
+            connection.execute(
+                references.insert(),
+                [
+                    {
+                        "source_kind": source.kind,
+                        "source_name": source.name,
+                        "target_kind": k,
+                        "target_name": n,
+                    }
+                    for k, n in rows
+                ],
+            )
+
+
+def _check_revision(ref: Ref, before: Resource | None, revision: int | None) -> None:
+    if revision is None:
+        return
+    found = before.revision if before else 0
+    if found != revision:
+        raise Conflict(
+            f"{ref} is at revision {found}, not {revision}: somebody changed it; read it again and decide anew"
+        )
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the top-level fields that differ, as {field: [old, new]}, for the journal."""
+    fields = {k: [before.get(k), after.get(k)] for k in {*before, *after} if before.get(k) != after.get(k)}
+    return {"fields": fields} if fields else {}
+
+
+def _resource(row: Row[Any]) -> Resource:
+    if row.owner is not None:
+        parse_ref(row.owner)
+    return Resource(
+        row.kind,
+        row.name,
+        row.spec,
+        row.status,
+        row.labels,
+        row.owner,
+        row.generation,
+        row.revision,
+        parse_instant(row.created_at),
+        parse_instant(row.updated_at),
+    )

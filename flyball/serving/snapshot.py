@@ -1,0 +1,254 @@
+"""The snapshot: the one document that says what the data plane serves.
+
+The deployment controller writes it (control plane), the data plane reads it again when it changes; nothing else is
+shared between the two, so either may die. It is replaced whole, by rename, and checked whole before it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from flyball.errors import Corrupt, Incompatible, InvalidInput, NotFound, did_you_mean, listed
+from flyball.storage.blobs import check_digest
+
+__all__ = ["FORMAT", "Limits", "Logging", "ServedDeployment", "Snapshot", "Variant", "parse", "read", "write"]
+
+FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
+_WEIGHT_STEP = 0.01  # per cent: what the router resolves
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model version that gets a share of the requests."""
+
+    name: str  # champion, canary, baseline, …
+    version: str  # "late@2"
+    bundle: str  # digest of the bundle's manifest
+    weight: float = 100.0  # per cent of the keys, in steps of 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """What the prediction log keeps of a deployment."""
+
+    requests: float = 1.0  # share of requests that are logged; "all" in the document is 1
+    durability: Literal["disk", "os"] = "disk"  # disk: survives power loss; os: survives kill -9, and is faster
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one deployment may hold in memory."""
+
+    queue_rows: int = 4096  # rows waiting for a model; more are refused with 503
+    batch_rows: int = 256  # rows in one call of the model; a larger request is cut into several calls
+    request_rows: int = 100_000  # rows in one request
+
+
+@dataclass(frozen=True)
+class ServedDeployment:
+    """One deployment as the data plane needs it.
+
+    `variants[0]` is the champion, which takes the keys that the others leave. `key` names the field whose value routes
+    a row stickily; without it each request is routed by its id. `mirrors` get a copy of their `weight` of the requests
+    and answer only into the log. `mask` names inputs that never reach the log.
+    """
+
+    revision: int
+    salt: str
+    variants: tuple[Variant, ...]
+    key: str | None = None
+    mirrors: tuple[Variant, ...] = ()
+    features: tuple[Mapping[str, Any], ...] = ()
+    mask: tuple[str, ...] = ()
+    log: Logging = Logging()
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All deployments of a home at one moment; `generation` grows with every change."""
+
+    generation: int
+    deployments: Mapping[str, ServedDeployment] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def validate(self) -> Snapshot:
+        """Return self if it can be served.
+
+        Raises:
+            InvalidInput: a name, digest, weight or limit is wrong, or the weights of a deployment do not make 100 %.
+            Incompatible: the format is not this release's.
+        """
+        if self.format != FORMAT:
+            raise Incompatible(
+                f"the serving snapshot has format {self.format!r}, this release reads format {FORMAT}; "
+                "start control plane and data plane of the same release"
+            )
+        _check(_is_int(self.generation, 0), "generation", self.generation, "a whole number from 0")
+        for name, deployment in self.deployments.items():
+            _check(isinstance(name, str) and bool(_NAME.fullmatch(name)), "deployment", name, "a name")
+            _validate_deployment(f"deployment/{name}", deployment)
+        return self
+
+
+def read(path: Path) -> Snapshot:
+    """Read and check the document.
+
+    Raises:
+        NotFound: there is no document.
+        Corrupt: it is not JSON.
+        InvalidInput, Incompatible: it cannot be served, see `Snapshot.validate`.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"there is no serving snapshot at {path}") from None
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Corrupt(f"the serving snapshot {path} is not JSON ({error}); apply the deployments again") from None
+    return parse(document)
+
+
+def write(path: Path, snapshot: Snapshot) -> None:
+    """Replace the document; a reader sees the old one or the new one, and so does a machine that lost power.
+
+    Raises:
+        InvalidInput, Incompatible: it could not be served; nothing was written.
+    """
+    snapshot.validate()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
+    try:
+        with partial.open("xb") as stream:
+            stream.write(orjson.dumps(dataclasses.asdict(snapshot), option=orjson.OPT_INDENT_2))
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def parse(document: object) -> Snapshot:
+    """Return the snapshot that a JSON value describes.
+
+    Raises:
+        InvalidInput, Incompatible: unknown or missing field, or a wrong value.
+    """
+    fields = _fields(Snapshot, document, "the serving snapshot")
+    found_format = fields.get("format", FORMAT)
+    if found_format != FORMAT:
+        Snapshot(0, format=found_format).validate()
+    deployments = fields.get("deployments", {})
+    _check(isinstance(deployments, Mapping), "deployments", deployments, "an object")
+    parsed = {name: _deployment(f"deployment/{name}", value) for name, value in deployments.items()}
+    return Snapshot(**{**fields, "deployments": parsed}).validate()
+
+
+def _deployment(where: str, document: object) -> ServedDeployment:
+    fields = _fields(ServedDeployment, document, where)
+    for name in ("variants", "mirrors"):
+        if name in fields:
+            _check(isinstance(fields[name], Sequence), f"{where} {name}", fields[name], "a list")
+            fields[name] = tuple(Variant(**_fields(Variant, v, f"{where} {name}")) for v in fields[name])
+    for name in ("features", "mask"):
+        if name in fields:
+            _check(isinstance(fields[name], Sequence), f"{where} {name}", fields[name], "a list")
+            fields[name] = tuple(fields[name])
+    if "log" in fields:
+        log = _fields(Logging, fields["log"], f"{where} log")
+        if log.get("requests") == "all":
+            log["requests"] = 1.0
+        fields["log"] = Logging(**log)
+    if "limits" in fields:
+        fields["limits"] = Limits(**_fields(Limits, fields["limits"], f"{where} limits"))
+    return ServedDeployment(**fields)
+
+
+def _fields(cls: type[Any], document: object, where: str) -> dict[str, Any]:
+    """Return the members of a JSON object after checking their names against a dataclass."""
+    if not isinstance(document, Mapping):
+        raise InvalidInput(f"{where} is {str(document)[:40]!r}; expected an object")
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name in document:
+        if name not in known:
+            raise InvalidInput(
+                f'{where} has an unknown field "{name}"{did_you_mean(name, known)} (known: {listed(known)})'
+            )
+    for name, f in known.items():
+        if name not in document and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise InvalidInput(f'{where} lacks the field "{name}"')
+    return dict(document)
+
+
+def _validate_deployment(where: str, deployment: ServedDeployment) -> None:
+    _check(_is_int(deployment.revision, 0), f"{where} revision", deployment.revision, "a whole number from 0")
+    _check(isinstance(deployment.salt, str), f"{where} salt", deployment.salt, "text")
+    _check(deployment.key is None or _is_text(deployment.key), f"{where} key", deployment.key, "a field's name")
+    _check(len(deployment.variants) > 0, f"{where} variants", [], "at least one")
+    names = [v.name for v in (*deployment.variants, *deployment.mirrors)]
+    _check(len(set(names)) == len(names), f"{where} variants", names, "different names")
+    for variant in (*deployment.variants, *deployment.mirrors):
+        _check(_is_text(variant.name), f"{where} variant name", variant.name, "text")
+        _check(_is_text(variant.version), f"{where} variant version", variant.version, "text like late@2")
+        _check(isinstance(variant.bundle, str), f"{where} variant bundle", variant.bundle, "a digest")
+        check_digest(variant.bundle)
+        weight, steps = variant.weight, 1 / _WEIGHT_STEP
+        is_weight = _is_number(weight, 0, 100) and abs(weight * steps - round(weight * steps)) < 1e-6
+        _check(is_weight, f"{where} variant weight", weight, "per cent from 0 to 100 in steps of 0.01")
+    total = sum(v.weight for v in deployment.variants)
+    _check(abs(total - 100) < _WEIGHT_STEP / 2, f"{where} total weight", total, "100")
+    _check(
+        all(isinstance(f, Mapping) for f in deployment.features),
+        f"{where} features",
+        "…",
+        "a list of objects",
+    )
+    _check(all(_is_text(m) for m in deployment.mask), f"{where} mask", deployment.mask, "a list of fields")
+    _check(
+        _is_number(deployment.log.requests, 0, 1),
+        f"{where} log requests",
+        deployment.log.requests,
+        '"all" or 0 to 1',
+    )
+    _check(
+        deployment.log.durability in ("disk", "os"),
+        f"{where} durability",
+        deployment.log.durability,
+        "disk or os",
+    )
+    for name, value in dataclasses.asdict(deployment.limits).items():
+        _check(_is_int(value, 1), f"{where} limits {name}", value, "a whole number from 1")
+
+
+def _check(holds: bool, what: str, value: object, expected: str) -> None:
+    if not holds:
+        raise InvalidInput(f"{what} is {str(value)[:80]!r}; expected {expected}")
+
+
+def _is_int(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

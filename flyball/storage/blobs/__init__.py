@@ -1,0 +1,66 @@
+"""Content-addressed bytes: the name of a blob is the SHA-256 of what is in it.
+
+A blob is written once and never changes, so writers never conflict and a reader can always prove what it got.
+Mutable pointers (aliases, latest) live in the ledger, which is written after the blob: blobs before rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from flyball.errors import InvalidInput
+
+__all__ = ["BlobStore", "check_digest", "digest_of"]
+
+
+class BlobStore(Protocol):
+    """Keeps blobs. Digests are 64 lower-case hexadecimal digits (SHA-256)."""
+
+    def put(self, data: bytes | os.PathLike[str]) -> str:
+        """Store bytes, or the contents of a file, and return the digest; durable on return; idempotent."""
+        ...
+
+    def get(self, digest: str) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            NotFound: no such blob.
+            Corrupt: what is stored does not have this digest.
+        """
+        ...
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open a blob for reading as a stream (not verified; `get` verifies). Raises NotFound."""
+        ...
+
+    def path(self, digest: str) -> Path | None:
+        """Return a local path to map or scan the blob from, or None when the backend has none."""
+        ...
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there."""
+        ...
+
+    def delete(self, digest: str) -> bool:
+        """Remove a blob; False when it was not there."""
+        ...
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digests of all blobs, in no order."""
+        ...
+
+
+def digest_of(data: bytes) -> str:
+    """Return the SHA-256 of `data` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_digest(digest: str) -> str:
+    """Return `digest` if it is 64 hexadecimal digits (so it is safe in a path), else raise InvalidInput."""
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise InvalidInput(f"{digest[:80]!r} is not a digest; expected 64 hexadecimal digits of SHA-256")
+    return digest

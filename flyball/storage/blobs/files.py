@@ -1,0 +1,121 @@
+"""Blobs as files: `<root>/ab/cdef…`, written beside and renamed into place, synced before the name exists."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from flyball.errors import Corrupt, NotFound, Unavailable
+from flyball.storage.blobs import check_digest, digest_of
+
+__all__ = ["FileBlobs"]
+
+_CHUNK = 1 << 20
+
+
+class FileBlobs:
+    """A `BlobStore` in a folder; several processes may use the same one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def put(self, data: bytes | os.PathLike[str]) -> str:
+        if isinstance(data, bytes):
+            digest = digest_of(data)
+            if not self.has(digest):
+                self._write(digest, iter((data,)))
+            return digest
+        return self._put_file(Path(data))
+
+    def get(self, digest: str) -> bytes:
+        try:
+            data = self._path(digest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"no blob has the digest {digest}") from None
+        if digest_of(data) != digest:
+            raise Corrupt(
+                f"the blob {digest} has changed on disk; restore it from a backup or delete what refers to it"
+            )
+        return data
+
+    def open(self, digest: str) -> BinaryIO:
+        try:
+            return self._path(digest).open("rb")
+        except FileNotFoundError:
+            raise NotFound(f"no blob has the digest {digest}") from None
+
+    def path(self, digest: str) -> Path | None:
+        path = self._path(digest)
+        if not path.exists():
+            raise NotFound(f"no blob has the digest {digest}")
+        return path
+
+    def has(self, digest: str) -> bool:
+        return self._path(digest).exists()
+
+    def delete(self, digest: str) -> bool:
+        try:
+            self._path(digest).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def digests(self) -> Iterator[str]:
+        for folder in sorted(self.root.iterdir()):
+            if len(folder.name) == 2 and folder.is_dir():
+                yield from sorted(folder.name + f.name for f in folder.iterdir() if len(f.name) == 62)
+
+    def _path(self, digest: str) -> Path:
+        check_digest(digest)
+        return self.root / digest[:2] / digest[2:]
+
+    def _put_file(self, source: Path) -> str:
+        sha = hashlib.sha256()
+        with source.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                sha.update(chunk)
+        digest = sha.hexdigest()
+        if not self.has(digest):
+            with source.open("rb") as stream:
+                self._write(digest, iter(lambda: stream.read(_CHUNK), b""))
+        return digest
+
+    def _write(self, digest: str, chunks: Iterator[bytes]) -> None:
+        target = self._path(digest)
+        target.parent.mkdir(exist_ok=True)
+        partial = target.parent / f".{secrets.token_hex(8)}.part"
+        sha = hashlib.sha256()
+        try:
+            with partial.open("xb") as stream:
+                for chunk in chunks:
+                    sha.update(chunk)
+                    stream.write(chunk)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if sha.hexdigest() != digest:
+                raise Corrupt("the file changed while it was being stored; nothing was kept, try again")
+            partial.replace(target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Unavailable(f"the disk that holds {self.root} is full; nothing was stored") from error
+            raise
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: on POSIX the folder itself must be synced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
