@@ -102,11 +102,11 @@ def parse_document(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[s
     fields = _fields(OpenDataContractStandard)
     _refuse_unknown(document, fields, "the data contract")
     if document.get("kind") != "DataContract":
-        raise InvalidInput(f'kind is {document.get("kind")!r}; a data contract says kind: DataContract')
+        raise InvalidInput(f"kind is {document.get('kind')!r}; a data contract says kind: DataContract")
     version = str(document.get("apiVersion", "")).removeprefix("v")
     if version.split(".")[:2] not in (["3", "0"], ["3", "1"], ["3", "2"]):
         raise InvalidInput(
-            f'apiVersion is {document.get("apiVersion")!r}; Flyball reads ODCS v3.0 to v3.2, so write for instance v3.1.0'
+            f"apiVersion is {document.get('apiVersion')!r}; expected ODCS v3.0 to v3.2, for instance v3.1.0"
         )
     for name in ("id", "version"):
         if not document.get(name):
@@ -121,9 +121,7 @@ def parse_document(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[s
     return document
 
 
-def read_contract(
-    source: str | os.PathLike[str] | Mapping[str, Any], schema_name: str | None = None
-) -> Contract:
+def read_contract(source: str | os.PathLike[str] | Mapping[str, Any], schema_name: str | None = None) -> Contract:
     """Return the contract of one schema object, ready for `checking.check`.
 
     Args:
@@ -193,7 +191,9 @@ def _fields(model: Any) -> set[str]:
 def _refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in given:
         if key not in known:
-            raise InvalidInput(f'unknown field "{key}" in {where}{did_you_mean(key, known)} (known: {listed(sorted(known), 40)})')
+            raise InvalidInput(
+                f'unknown field "{key}" in {where}{did_you_mean(key, known)} (known: {listed(sorted(known), 40)})'
+            )
 
 
 def _refuse_unknown_inside(document: Mapping[str, Any]) -> None:
@@ -207,7 +207,7 @@ def _refuse_unknown_inside(document: Mapping[str, Any]) -> None:
         for entry in item.get("quality") or []:
             _refuse_unknown(entry, quality, f"a quality rule of {where}")
         for child in item.get("properties") or []:
-            walk(child, _fields(model.SchemaProperty), f'{where}.{child.get("name")}')
+            walk(child, _fields(model.SchemaProperty), f"{where}.{child.get('name')}")
 
     for table in document.get("schema") or []:
         walk(table, _fields(model.SchemaObject), str(table.get("name")))
@@ -232,7 +232,9 @@ def _choose(document: Mapping[str, Any], schema_name: str | None) -> dict[str, A
     for table in tables:
         if schema_name in (table["name"], table.get("physicalName")):
             return table
-    raise NotFound(f'{contract} has no schema "{schema_name}"{did_you_mean(schema_name, names)} (it has {listed(names)})')
+    raise NotFound(
+        f'{contract} has no schema "{schema_name}"{did_you_mean(schema_name, names)} (it has {listed(names)})'
+    )
 
 
 def _columns(properties: list[dict[str, Any]], where: str, prefix: str = "") -> list[Column]:

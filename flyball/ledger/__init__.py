@@ -33,11 +33,16 @@ class Fence:
 class Transaction(Protocol):
     """What one transaction sees; in `read()` the methods that change raise `Forbidden`."""
 
-    resources: Resources
-    runs: Runs
-    versions: Versions
-    lineage: Lineage
-    journal: Journal
+    @property
+    def resources(self) -> Resources: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def versions(self) -> Versions: ...
+    @property
+    def lineage(self) -> Lineage: ...
+    @property
+    def journal(self) -> Journal: ...
 
 
 class Ledger(Protocol):

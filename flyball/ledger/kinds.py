@@ -1,8 +1,8 @@
 """Kinds: what a resource's spec may say and whom it refers to.
 
 A room defines its kinds in `<room>/kinds.py` as pydantic models derived from `Spec`; the composition root imports
-those modules. A field annotated with `Refers["model"]` holds a reference (`late@champion` or `model/late@champion`);
-the index of references, deletion checks, impact analysis and the wake-up rule all come from these annotations.
+those modules. A field annotated as `Annotated[str, RefersTo("model")]` holds a reference, `late@champion` or
+`model/late@champion`; the index of references, deletion checks, impact analysis and the wake-up rule all come from it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
@@ -18,19 +18,14 @@ from pydantic import BaseModel, ConfigDict
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.ledger.refs import Ref, ref
 
-__all__ = ["Kind", "Refers", "Spec", "all_kinds", "kind_of", "register", "validate"]
+__all__ = ["Kind", "RefersTo", "Spec", "all_kinds", "kind_of", "register", "validate"]
 
 
 @dataclass(frozen=True)
-class _RefersTo:
-    kind: str | None
+class RefersTo:
+    """Marks text that is a reference: to `kind`, or to anything (then written with its kind) when that is `*`."""
 
-
-class Refers:
-    """`Refers["model"]`: text that refers to a model; `Refers["*"]`: text that refers to anything, with its kind."""
-
-    def __class_getitem__(cls, kind: str) -> Any:
-        return Annotated[str, _RefersTo(None if kind == "*" else kind)]
+    kind: str
 
 
 class Spec(BaseModel):
@@ -138,25 +133,24 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _references(model: BaseModel) -> Iterator[Ref]:
     for field_name, info in type(model).model_fields.items():
         value = getattr(model, field_name)
-        marks = [m for m in info.metadata if isinstance(m, _RefersTo)] or list(_marks_in(info.annotation))
+        marks = [m for m in info.metadata if isinstance(m, RefersTo)] or list(_marks_in(info.annotation))
         yield from _references_in(value, marks[0] if marks else None)
 
 
-def _marks_in(annotation: Any) -> Iterator[_RefersTo]:
+def _marks_in(annotation: Any) -> Iterator[RefersTo]:
     for mark in getattr(annotation, "__metadata__", ()):
-        if isinstance(mark, _RefersTo):
+        if isinstance(mark, RefersTo):
             yield mark
     for inner in getattr(annotation, "__args__", ()):
         yield from _marks_in(inner)
 
 
-def _references_in(value: Any, mark: _RefersTo | None) -> Iterator[Ref]:
+def _references_in(value: Any, mark: RefersTo | None) -> Iterator[Ref]:
     if isinstance(value, BaseModel):
         yield from _references(value)
     elif isinstance(value, str):
         if mark is not None:
-            # `monitor/late.drifting` refers to a condition of monitor/late: the part after the dot is not the name.
-            yield ref(value, mark.kind)
+            yield ref(value, None if mark.kind == "*" else mark.kind)
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from _references_in(inner, mark)

@@ -105,7 +105,9 @@ class Log:
         for payload in payloads:
             length = len(payload)
             if length > self.ring_bytes:
-                raise InvalidInput(f"a payload of {length} bytes is too large for the log; at most {self.ring_bytes} fit")
+                raise InvalidInput(
+                    f"a payload of {length} bytes is too large for the log; at most {self.ring_bytes} fit"
+                )
             head = _HEAD.pack(_MAGIC, length, crc32(payload))
             frames += (head + crc32(head).to_bytes(4, "little"), payload)
             size += length + _FRAME.size
@@ -275,7 +277,7 @@ class Reader:
 
     def _segment_names(self) -> list[str]:
         try:
-            return sorted(name for name in os.listdir(self.folder) if name.endswith(".seg"))
+            return sorted(path.name for path in self.folder.iterdir() if path.suffix == ".seg")
         except FileNotFoundError:
             return []
 
@@ -384,7 +386,7 @@ def _refusal(folder: Path, failure: OSError | MemoryError) -> Unavailable:
 
 def _next_frame(descriptor: int, offset: int, size: int) -> int:
     """Return where the first sound header behind `offset` is, or `size`."""
-    start = offset + 1
+    start: int = offset + 1
     while start < size:
         chunk = os.pread(descriptor, _CHUNK, start)
         at = chunk.find(_MAGIC)

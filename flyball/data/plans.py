@@ -1,0 +1,148 @@
+"""A contract compiled for one table: which expressions to evaluate, and which rules cannot be evaluated at all.
+
+Every expression is tried on an empty table of the same columns first, so a rule that does not fit the data (an
+absent column, a comparison of text with numbers) is known before the pass and becomes a failed rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from flyball import plugins
+from flyball.data.checks import KeyTest, QueryTest, RowTest, Table, TableTest
+from flyball.data.contracts import Contract, Rule
+from flyball.data.conversion import Preparation, prepare
+from flyball.data.keys import key_expression
+from flyball.data.rules import CHECKS
+from flyball.errors import did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Plan", "first_line", "plan_of"]
+
+
+@dataclass
+class Plan:
+    """What to evaluate; rules that turn out impossible move to `broken`, with the reason."""
+
+    contract: Contract
+    lazy: pl.LazyFrame
+    preparation: Preparation
+    row_tests: dict[str, RowTest] = field(default_factory=dict)
+    key_tests: dict[str, KeyTest] = field(default_factory=dict)
+    table_tests: dict[str, TableTest] = field(default_factory=dict)
+    query_tests: dict[str, QueryTest] = field(default_factory=dict)
+    keys: dict[tuple[str, ...], pl.Expr] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    of_table: set[str] = field(default_factory=set)
+
+    def give_up(self, rule_id: str, reason: str) -> None:
+        """Note that a rule cannot be evaluated."""
+        self.broken[rule_id] = reason
+        for tests in (self.row_tests, self.key_tests, self.table_tests, self.query_tests):
+            tests.pop(rule_id, None)
+
+    def says(self, rule_id: str) -> str:
+        """Return what a failing row does, in words."""
+        return self.key_tests[rule_id].says if rule_id in self.key_tests else self.row_tests[rule_id].says
+
+    def mask(self, rule: Rule, twins: Mapping[tuple[str, ...], Any]) -> pl.Expr:
+        """Return whether a prepared row breaks a row rule, given the keys known to repeat."""
+        import polars as pl
+
+        if rule.id in self.broken:
+            return pl.lit(True)
+        if rule.id in self.row_tests:
+            fails = self.row_tests[rule.id].fails
+            return pl.lit(False) if fails is None else fails
+        test = self.key_tests[rule.id]
+        key, repeated = self.keys[test.columns], twins.get(test.columns)
+        fails = pl.lit(False) if repeated is None or not len(repeated) else key.is_in(pl.Series(repeated))
+        return fails | key.is_null() if test.nulls_fail else fails
+
+    def ask(self, rule_id: str) -> tuple[bool, float | None, str]:
+        """Run the query of a rule; one that does not give one number is a failed rule."""
+        import polars as pl
+
+        test = self.query_tests[rule_id]
+        try:
+            answer = test.query(self.lazy.select(self.preparation.expressions)).collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            return False, None, f"the query failed: {first_line(error)}"
+        if answer.shape != (1, 1):
+            return (
+                False,
+                None,
+                f"the query returned {answer.height} rows of {answer.width} columns; expected one number",
+            )
+        value = answer.item()
+        if not isinstance(value, int | float) and not hasattr(value, "__float__"):
+            return False, None, f"the query returned {'null' if value is None else 'no number'}; expected one number"
+        verdict = test.verdict(float(value))
+        return verdict.passed, None if math.isnan(float(value)) else verdict.value, verdict.message
+
+
+def plan_of(lazy: pl.LazyFrame, contract: Contract, now: datetime) -> Plan:
+    """Compile the rules of `contract` for a table.
+
+    Raises:
+        polars.exceptions.PolarsError: the schema of the lazy frame cannot be found out.
+    """
+    import polars as pl
+
+    schema = lazy.collect_schema()
+    preparation = prepare(contract, schema)
+    # At least one column is read, since a table of no columns has no rows to count.
+    sources = list(dict.fromkeys(preparation.source_by_column.values())) or list(schema)[:1]
+    plan = Plan(contract, lazy.select(sources), preparation)
+    empty = pl.DataFrame(schema=schema).select(sources).select(preparation.expressions)
+    table = Table(contract, empty.schema, preparation.raw_by_column, preparation.unknown, now, empty.lazy())
+    for rule in contract.rules:
+        needed = [rule.column, *rule.params.get("columns", ())]
+        absent = [c for c in needed if c in preparation.missing]
+        if rule.check in ("row_count", "columns", "sql", "aggregate", "freshness"):
+            plan.of_table.add(rule.id)
+        if absent and rule.check != "sql":
+            near = did_you_mean(absent[0], preparation.unknown)
+            plan.give_up(rule.id, f'the data has no column "{absent[0]}"{near}')
+            continue
+        try:
+            _add(plan, rule, table, empty)
+        except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            plan.give_up(rule.id, f"cannot be evaluated on this data: {first_line(error)}")
+    return plan
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; the rest of a Polars error repeats the whole query."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
+def _add(plan: Plan, rule: Rule, table: Table, empty: pl.DataFrame) -> None:
+    import polars as pl
+
+    test = plugins.find(CHECKS, rule.check).compile(rule, table)
+    if isinstance(test, RowTest):
+        if test.fails is not None:
+            kind = empty.select(test.fails.alias("fails"))["fails"].dtype
+            if kind not in (pl.Boolean, pl.Null):
+                raise TypeError(f"the condition is {str(kind).lower()}, not true or false")
+        plan.row_tests[rule.id] = test
+    elif isinstance(test, KeyTest):
+        if test.columns not in plan.keys:
+            columns = [table.raw(c) for c in test.columns]
+            key = key_expression(columns, [empty.select(c).dtypes[0] for c in columns])
+            empty.select(key)
+            plan.keys[test.columns] = key
+        plan.key_tests[rule.id] = test
+    elif isinstance(test, TableTest):
+        if test.measures:
+            empty.select(**test.measures)
+        plan.table_tests[rule.id] = test
+    else:
+        plan.query_tests[rule.id] = test

@@ -1,0 +1,1 @@
+"""From declared files to resources: read, plan, apply."""

@@ -1,0 +1,297 @@
+"""A model as one thing under one digest: its files, signature, example, environment and what was said about it.
+
+Every file of a bundle is a blob; the manifest, a blob of canonical JSON, lists their digests, so the manifest's own
+digest covers all of it. The registry keeps that digest; the data plane, batch scoring and exports load by it. No byte
+reaches a deserialiser before its digest was verified, and no flavour reads a pickle.
+
+    bundle = save(blobs, model, signature=None, example=X[:5])
+    loaded = load(blobs, bundle.digest)
+    loaded.predict(loaded.signature.columns([{"carrier": "UA", "distance": 1400}]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from flyball import plugins
+from flyball.errors import (
+    Corrupt,
+    FlyballError,
+    Incompatible,
+    InvalidInput,
+    NotFound,
+    StepFailed,
+    listed,
+)
+from flyball.models import _archive, _frames, _manifest
+from flyball.models._columns import Column, shown
+from flyball.models.signature import Signature, infer_signature
+from flyball.storage.blobs import BlobStore, digest_of
+
+__all__ = ["Bundle", "LoadedModel", "export", "import_", "load", "read_manifest", "save"]
+
+Predict = Callable[[Mapping[str, Column]], dict[str, Column]]
+
+_FLAVORS = "flyball.models.flavors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A stored bundle: the SHA-256 of its manifest, and the manifest (plain JSON values)."""
+
+    digest: str
+    manifest: dict[str, Any]
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and answers."""
+        return Signature.from_dict(self.manifest["signature"])
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(entry["size"] for entry in self.manifest["files"].values())
+
+
+class LoadedModel:
+    """A model in memory, ready to predict.
+
+    Attributes:
+        bundle: where it came from.
+        signature: what it takes and answers; `signature.columns` makes what `predict` takes.
+        warnings: how this environment differs from the one the bundle was made in; for people, not a failure.
+    """
+
+    def __init__(self, bundle: Bundle, predict: Predict) -> None:
+        self.bundle = bundle
+        self.signature = bundle.signature
+        self.warnings = _manifest.differences(bundle.manifest["environment"])
+        self._predict = predict
+
+    def predict(self, columns: Mapping[str, Column]) -> dict[str, Column]:
+        """Answer checked columns.
+
+        Args:
+            columns: name → array, as `signature.columns` returns them; they are not checked again.
+
+        Returns:
+            The signature's outputs, one entry a row. Of a classifier "prediction" (the label) and, if it knows them,
+            "probability" (two classes: of the second, float64) or "probabilities" (rows × classes, float64; the
+            classes in order are the field's `categories`); of a regressor "prediction".
+
+        Raises:
+            InvalidInput: the model cannot take these values, for instance a missing one.
+            StepFailed: the model's own code failed.
+        """
+        try:
+            return self._predict(columns)
+        except FlyballError:
+            raise
+        except Exception as error:
+            raise StepFailed(f"the model failed on these rows: {type(error).__name__}: {str(error)[:300]}") from error
+
+    def example(self) -> dict[str, Column] | None:
+        """Return the example rows as checked columns, or None when the bundle was saved without."""
+        columns = self.bundle.manifest["example"]
+        return None if columns is None else self.signature.columns_from(columns)
+
+    def warm_up(self) -> None:
+        """Run the example once, so that the first request does not pay for what the library does lazily."""
+        columns = self.example()
+        if columns is not None:
+            self.predict(columns)
+
+
+def save(
+    blobs: BlobStore,
+    model: Any,
+    *,
+    signature: Signature | None = None,
+    example: Any = None,
+    flavor: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Bundle:
+    """Store a model as a bundle and prove that it loads and answers its example as before.
+
+    Args:
+        signature: None infers it from the example, or from the model itself where that is possible (ONNX).
+        example: rows as `infer_signature` takes them; the first 20 are kept in the bundle, readable to all who may
+            read the model, so mask what is personal.
+        flavor: the file's name in `flyball.models.flavors`; None asks each whether it recognises the model.
+        metadata: plain JSON values.
+        files: path → bytes of whatever else belongs to it (documents, tests, a lock file).
+
+    Raises:
+        InvalidInput: nothing recognises the model, it cannot be kept safely, or signature and example do not fit.
+        StepFailed: the model fails on its own example, or answers otherwise once reloaded. Nothing refers to what was
+            stored until then.
+    """
+    name, module = _flavor_of(model, flavor)
+    answers = None if example is None else _guarded(lambda: module.answer(model, example), "on its example")
+    if signature is None:
+        signature = module.signature(model, example, answers)
+    checked = None
+    if example is not None:
+        checked = signature.columns_from(_frames.values_of(example), subject="the model's example")
+    if answers is not None:
+        signature = _with_outputs(signature, answers)
+    contents = {
+        f"model/{path}": data for path, data in _guarded(lambda: module.dump(model, signature, example), "to be kept").items()
+    }
+    for path, data in (files or {}).items():
+        if _manifest.check_path(path).startswith("model/"):
+            raise InvalidInput(f'the file "{path}" cannot be added: model/ holds the model itself; use another folder')
+        contents[path] = bytes(data)
+    manifest = {
+        "format": _manifest.FORMAT,
+        "flavor": name,
+        "files": {path: {"digest": digest_of(data), "size": len(data)} for path, data in contents.items()},
+        "signature": signature.to_dict(),
+        "example": None if checked is None else _manifest.plain_columns(checked),
+        "environment": _manifest.environment(module.packages()),
+        "metadata": dict(metadata or {}),
+    }
+    text = _manifest.canonical(manifest)
+    bundle = Bundle(digest_of(text), _manifest.read(text))
+    reloaded = _loaded(bundle, contents)
+    if checked is not None and answers is not None:
+        _check_answers(reloaded, checked, answers)
+    for data in contents.values():
+        blobs.put(data)
+    blobs.put(text)
+    return bundle
+
+
+def read_manifest(blobs: BlobStore, digest: str) -> Bundle:
+    """Read what a bundle says of itself, without its files.
+
+    Raises:
+        NotFound: no such bundle.
+        Corrupt: the bytes are not what the digest says, or no manifest.
+        Incompatible: a format that this release does not know.
+    """
+    return Bundle(digest, _manifest.read(_verified(blobs, digest, "its manifest")))
+
+
+def load(blobs: BlobStore, digest: str) -> LoadedModel:
+    """Verify every file of a bundle, then load the model.
+
+    Raises:
+        NotFound: no such bundle.
+        Corrupt: a file is missing, or its bytes are not what the manifest says; the model was not touched.
+        Incompatible: a format or a flavour that this release does not know.
+        MissingExtra: the model's library is not installed.
+    """
+    bundle = read_manifest(blobs, digest)
+    contents = {}
+    for path, entry in bundle.manifest["files"].items():
+        try:
+            contents[path] = _verified(blobs, entry["digest"], path)
+        except NotFound:
+            raise Corrupt(f"the bundle {digest[:12]} lacks its file {path}; restore it from a backup or import it again") from None
+    return _loaded(bundle, contents)
+
+
+def export(blobs: BlobStore, digest: str, path: str) -> None:
+    """Write a bundle as a zip archive: `manifest.json` and its files, each verified on the way out.
+
+    Raises:
+        NotFound, Corrupt, Incompatible: as `load`.
+    """
+    bundle = read_manifest(blobs, digest)
+    _archive.write(path, _manifest.canonical(bundle.manifest), bundle.manifest["files"], lambda d, p: _verified(blobs, d, p))
+
+
+def import_(blobs: BlobStore, path: str, *, limit_bytes: int = 8 << 30) -> Bundle:
+    """Store the bundle of an archive that `export` wrote; the model is not loaded. The same bundle has the same digest.
+
+    Args:
+        limit_bytes: the most that its files may unpack to, together.
+
+    Raises:
+        InvalidInput: no zip archive, or more in it than its manifest lists or than the limit allows.
+        Corrupt: a file is missing or not what the manifest says. Nothing was stored.
+        Incompatible: a format that this release does not know.
+    """
+    text, manifest = _archive.read(path, blobs, limit_bytes)
+    return Bundle(blobs.put(text), manifest)
+
+
+def _flavor_of(model: object, name: str | None) -> tuple[str, ModuleType]:
+    if name is not None:
+        return name, plugins.find(_FLAVORS, name)
+    known = plugins.names(_FLAVORS)
+    for each in known:
+        module = plugins.find(_FLAVORS, each)
+        if module.recognises(model):
+            return each, module
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise InvalidInput(f"no flavour recognises a {kind} (known: {listed(known)}); wrap it in a function with flavor=\"python\"")
+
+
+def _with_outputs(signature: Signature, answers: Mapping[str, Column]) -> Signature:
+    if not signature.outputs:
+        return Signature(signature.inputs, infer_signature({"x": [0]}, answers).outputs)
+    stated = [field.name for field in signature.outputs]
+    if set(stated) != set(answers):
+        raise InvalidInput(f"the signature has the outputs {listed(stated)}, but the model answers {listed(answers)}")
+    return signature
+
+
+def _loaded(bundle: Bundle, contents: Mapping[str, bytes]) -> LoadedModel:
+    try:
+        module = plugins.find(_FLAVORS, bundle.manifest["flavor"])
+    except NotFound as error:
+        raise Incompatible(f"the bundle cannot be loaded: {error}") from None
+    own = {path.removeprefix("model/"): data for path, data in contents.items() if path.startswith("model/")}
+    try:
+        return LoadedModel(bundle, module.load(own, bundle.manifest))
+    except FlyballError:
+        raise
+    except Exception as error:
+        raise StepFailed(f"the model refuses to load: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _guarded(act: Callable[[], Any], when: str) -> Any:
+    try:
+        return act()
+    except FlyballError:
+        raise
+    except Exception as error:
+        raise StepFailed(f"the model failed {when}: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _check_answers(reloaded: LoadedModel, columns: Mapping[str, Column], answers: Mapping[str, Column]) -> None:
+    """The example as serving will see it must be answered exactly as the model answered it before."""
+    again = reloaded.predict(columns)
+    if set(again) != set(answers):
+        raise StepFailed(f"the reloaded model answers {listed(again)}, but before it answered {listed(answers)}")
+    for name, before in answers.items():
+        after = np.asarray(again[name])
+        same = after.shape == before.shape and _equal(before, after)
+        if not np.all(same):
+            row = int(np.argmin(np.reshape(same, (len(before), -1)).all(axis=1))) if np.ndim(same) else 0
+            raise StepFailed(
+                f'the reloaded model answers "{name}" of the example\'s row {row} with {shown(after[row : row + 1].tolist())}, '
+                f"before it was {shown(before[row : row + 1].tolist())}; give the example in the form of the training data"
+            )
+
+
+def _equal(before: Column, after: Column) -> Any:
+    if before.dtype.kind == "f" and after.dtype.kind == "f":
+        return (before == after) | (np.isnan(before) & np.isnan(after))
+    return before == after
+
+
+def _verified(blobs: BlobStore, digest: str, what: str) -> bytes:
+    # A backend may or may not verify what it reads; here it is proved either way.
+    data = blobs.get(digest)
+    if digest_of(data) != digest:
+        raise Corrupt(f"{what} of the bundle was tampered with: its bytes do not have the digest {digest[:12]}")
+    return data

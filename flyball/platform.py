@@ -1,0 +1,351 @@
+"""The composition root: settings → backends → `Platform`, and the one table that says who may do what.
+
+Everything that a person or a program can do to Flyball is a method here; `cli`, `web`, `wire` and the Python API only
+parse, call and show. Only this module chooses backends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flyball import settings
+from flyball.clock import SYSTEM, Clock
+from flyball.errors import Forbidden, Incompatible, InvalidInput, NotFound, Unavailable
+from flyball.governance.identity import Principal, local_user
+from flyball.ledger import Fence, Ledger, Transaction, kinds
+from flyball.ledger.journal import Event
+from flyball.ledger.lineage import Graph
+from flyball.ledger.refs import Ref, ref
+from flyball.ledger.resources import Resource
+from flyball.ledger.runs import Artifact, Run
+from flyball.ledger.versions import Version
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from flyball.control import Controller
+    from flyball.control.loop import Loop
+    from flyball.data.datasets import Datasets, Published
+    from flyball.delivery.documents import Document
+    from flyball.delivery.plan import Plan
+    from flyball.storage.blobs import BlobStore
+    from flyball.storage.online import OnlineStore
+    from flyball.storage.tables import TableStore
+    from flyball.tracking.runs import ActiveRun
+
+__all__ = ["MAY", "Platform"]
+
+HOME_FORMAT = 1
+
+KIND_MODULES = (
+    "flyball.data.kinds",
+    "flyball.features.kinds",
+    "flyball.models.kinds",
+    "flyball.monitoring.kinds",
+    "flyball.pipelines.kinds",
+    "flyball.serving.kinds",
+)
+
+# Who may do what: the lowest role that each act needs.
+MAY: Mapping[str, str] = {
+    "read": "viewer",
+    "predict": "operator",
+    "label": "operator",
+    "rollback": "operator",
+    "silence": "operator",
+    "start": "operator",
+    "publish": "editor",
+    "record": "editor",
+    "register": "editor",
+    "push": "editor",
+    "apply": "editor",
+    "delete": "editor",
+    "approve": "editor",
+}
+
+
+class Platform:
+    """One home, seen by one principal. Cheap to make for another principal: `platform.as_(principal)`."""
+
+    def __init__(self, home: Path, ledger: Ledger, principal: Principal, clock: Clock = SYSTEM) -> None:
+        self.home = home
+        self.ledger = ledger
+        self.principal = principal
+        self.clock = clock
+
+    # -- opening and closing
+
+    @classmethod
+    def open(
+        cls,
+        home: str | os.PathLike[str] | None = None,
+        principal: Principal | None = None,
+        clock: Clock = SYSTEM,
+        *,
+        create: bool = True,
+    ) -> Platform:
+        """Open a home, creating it when it is not there.
+
+        Raises:
+            NotFound: it is not there and `create` is false.
+            Incompatible: it was made by a newer release; nothing was touched.
+            InvalidInput: the path is a file, or a setting is wrong.
+        """
+        path = settings.home_directory(home)
+        _check_home(path, create=create)
+        from flyball.ledger.sql import LedgerSettings, open_ledger
+
+        for module in KIND_MODULES:
+            importlib.import_module(module)
+        ledger = open_ledger(path, settings.load(LedgerSettings, "ledger", path), clock)
+        return cls(path, ledger, principal or local_user(), clock)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.ledger.close()
+
+    def as_(self, principal: Principal) -> Platform:
+        """Return the same home as another principal sees it."""
+        other = Platform(self.home, self.ledger, principal, self.clock)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in other.__dict__})
+        return other
+
+    # -- backends
+
+    @property
+    def project(self) -> Path:
+        """The folder that declarations' paths are relative to: what `flyball.json` says, else the home's parent."""
+        marked = _home_facts(self.home).get("project")
+        return Path(marked) if marked else self.home.parent
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        from flyball.storage.blobs.files import FileBlobs
+
+        return FileBlobs(self.home / "blobs")
+
+    @cached_property
+    def tables(self) -> TableStore:
+        from flyball.storage.tables.parquet import ParquetTables
+
+        return ParquetTables(self.blobs)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        from flyball.storage.online.sqlite import SqliteOnline
+
+        return SqliteOnline(self.home / "online.db")
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        from flyball.data.datasets import Datasets
+
+        return Datasets(self.ledger, self.tables, self.project, self.clock)
+
+    # -- resources
+
+    def resources(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[Resource]:
+        """Return resources, of one kind or of all."""
+        with self._reading() as world:
+            return world.resources.all(kinds.kind_of(kind).word if kind else None, labels)
+
+    def resource(self, target: str | Ref) -> Resource:
+        """Return one resource. Raises NotFound."""
+        found = self._ref(target)
+        with self._reading() as world:
+            return world.resources.get(found.kind, found.name)
+
+    def plan(self, documents: Iterable[Document]) -> Plan:
+        """Return what applying the documents would change. Raises InvalidInput."""
+        from flyball.delivery.plan import make_plan
+
+        with self._reading() as world:
+            return make_plan(documents, world)
+
+    def apply(self, documents: Iterable[Document]) -> Plan:
+        """Make the documents so, all or nothing, and return what was changed. Raises InvalidInput, Conflict."""
+        from flyball.delivery.plan import carry_out, make_plan
+
+        with self._writing("apply") as world:
+            plan = make_plan(documents, world)
+            carry_out(plan, world)
+        return plan
+
+    def declare(self, kind: str, name: str, **spec: Any) -> Resource:
+        """Apply one resource given as fields."""
+        from flyball.delivery.documents import Document
+
+        word = kinds.kind_of(kind).word
+        self.apply([Document(word, name, spec, source="declared in code")])
+        return self.resource(Ref(word, name))
+
+    def delete(self, target: str | Ref) -> list[Ref]:
+        """Delete a resource and what it owns, or a finished run. Raises NotFound, Conflict."""
+        found = self._ref(target)
+        with self._writing("delete") as world:
+            if found.kind == "run":
+                run = world.runs.get(found.name)
+                world.runs.delete(run.id)
+                return [run.ref]
+            return world.resources.delete(found.kind, found.name)
+
+    # -- data
+
+    def publish(self, dataset: str, source: Any = None, **options: Any) -> Published:
+        """Publish rows as the dataset's next version; see `Datasets.publish`."""
+        self._may("publish")
+        return self.datasets.publish(dataset, source, actor=self.principal.actor, **options)
+
+    def frame(self, target: str | Ref) -> pl.LazyFrame:
+        """Return the rows of a version of a dataset or a quarantine, lazily. Raises NotFound."""
+        self._may("read")
+        found = ref(str(target)) if "/" in str(target) else ref(str(target), "dataset")
+        return self.datasets.frame(found.name, found.version or "latest", found.kind)
+
+    # -- runs
+
+    def start_run(self, name: str, kind: str = "training", **options: Any) -> ActiveRun:
+        """Start recording a run; see `Runs.start` for the options."""
+        from flyball.tracking.runs import ActiveRun, environment, source
+
+        with self._writing("record") as world:
+            run = world.runs.start(kind, name, source=source(), environment=environment(), **options)
+        return ActiveRun(run, self.ledger, self.blobs, self.principal.actor, self.clock)
+
+    def runs(self, **filters: Any) -> list[Run]:
+        """Return runs, newest first; see `Runs.find` for the filters."""
+        with self._reading() as world:
+            return world.runs.find(**filters)
+
+    def run(self, id: str) -> Run:
+        """Return one run by its id or the beginning of it. Raises NotFound."""
+        with self._reading() as world:
+            return world.runs.get(id.removeprefix("run/"))
+
+    def artifacts(self, run: str) -> list[Artifact]:
+        """Return what a run left."""
+        with self._reading() as world:
+            return world.runs.artifacts(run)
+
+    # -- versions
+
+    def versions(self, kind: str, name: str | None = None, limit: int = 1000) -> list[Version]:
+        """Return versions, newest first."""
+        with self._reading() as world:
+            return world.versions.all(kind, name, limit)
+
+    def version(self, target: str | Ref) -> Version:
+        """Return one version: `model/late@champion`, `dataset/flights@12`. Raises NotFound."""
+        found = ref(str(target))
+        with self._reading() as world:
+            return world.versions.get(found.kind, found.name, found.version or "latest")
+
+    def aliases(self, kind: str, name: str, at: datetime | None = None) -> dict[str, int]:
+        """Return where each alias points, or pointed at an instant."""
+        with self._reading() as world:
+            return world.versions.aliases(kind, name, at)
+
+    # -- explaining
+
+    def events(self, **filters: Any) -> list[Event]:
+        """Return journal events, newest first; see `Journal.find` for the filters."""
+        with self._reading() as world:
+            return world.journal.find(**filters)
+
+    def verify_journal(self) -> int:
+        """Check the journal's hashes; return how many events there are. Raises Corrupt."""
+        with self._reading() as world:
+            return world.journal.verify()
+
+    def lineage(
+        self,
+        target: str | Ref,
+        direction: Literal["upstream", "downstream", "both"] = "both",
+        depth: int = 12,
+        limit: int = 500,
+    ) -> Graph:
+        """Return the lineage graph around a reference."""
+        with self._reading() as world:
+            return world.lineage.walk(ref(str(target)), direction, depth, limit)
+
+    # -- acting by itself
+
+    def controllers(self) -> list[Controller]:
+        """Return the controllers of all rooms over this platform's backends."""
+        raise Unavailable("no controllers yet")
+
+    def loop(self) -> Loop:
+        """Return the loop that keeps this home as wanted; start it or settle it."""
+        from flyball.control.loop import ControlSettings, Loop
+
+        chosen = settings.load(ControlSettings, "control", self.home)
+        return Loop(self.ledger, self.controllers(), self.clock, chosen)
+
+    # -- authorisation
+
+    def _may(self, act: str) -> None:
+        role = MAY[act]
+        if not self.principal.has(role):
+            raise Forbidden(f"{self.principal.actor} is {self.principal.role} and may not {act}; that needs {role}")
+
+    def _reading(self) -> AbstractContextManager[Transaction]:
+        self._may("read")
+        return self.ledger.read()
+
+    def _writing(
+        self, act: str, cause: int | None = None, fence: Fence | None = None
+    ) -> AbstractContextManager[Transaction]:
+        self._may(act)
+        return self.ledger.write(self.principal.actor, cause, fence)
+
+    def _ref(self, target: str | Ref) -> Ref:
+        """Return a reference whose kind may be written as people write it: `Datasets/flights`, `deployment/late`."""
+        text = str(target)
+        kind, slash, rest = text.partition("/")
+        if not slash:
+            raise InvalidInput(f'"{text}" is not a reference; write it like deployment/late')
+        return ref(f"{kind}/{rest}" if kind in ("run", "event") else f"{kinds.kind_of(kind).word}/{rest}")
+
+
+def _check_home(home: Path, *, create: bool) -> None:
+    """Make sure that `home` is a home that this release understands, making one when allowed."""
+    facts = _home_facts(home)
+    found = facts.get("format")
+    if found is None:
+        if home.is_dir() and any(home.iterdir()) and not (home / "flyball.toml").exists():
+            raise InvalidInput(f"{home} is not empty and not a Flyball home; choose another folder with --home")
+        if not create:
+            raise NotFound(f"there is no Flyball home in {home}; make one with: flyball init, or name it with --home")
+        home.mkdir(parents=True, exist_ok=True)
+        _write_json(home / "flyball.json", {"format": HOME_FORMAT})
+    elif not isinstance(found, int) or found > HOME_FORMAT:
+        raise Incompatible(
+            f"the home {home} has format {found} of a newer Flyball; this one reads up to {HOME_FORMAT}. "
+            "Nothing was changed; install the newer release"
+        )
+
+
+def _home_facts(home: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((home / "flyball.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        raise InvalidInput(f"{home} is a file; a home is a folder") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidInput(f"{home / 'flyball.json'} cannot be read: {error}") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)

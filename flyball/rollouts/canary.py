@@ -1,0 +1,81 @@
+"""Canary: a growing share of the traffic goes to the challenger; it is promoted, or rolled back on evidence.
+
+At every look: refused, too many errors or too slow means rolled back. Quality is judged when a step ends and not
+at every look, so that looking often does not find "worse" by chance (each look is one test at the comparison's level).
+"""
+
+from __future__ import annotations
+
+import math
+
+from flyball.rollouts import Arm, Decision, Observed, RolloutPlan, weights
+
+__all__ = ["decide"]
+
+_LATENCY_REQUESTS = 100  # a 99th percentile of fewer answers is their maximum
+
+
+def decide(plan: RolloutPlan, step: int, observed: Observed) -> Decision:
+    """Return what to do after looking at `observed` in step `step` of the plan."""
+    failed = _failure(plan, observed)
+    if failed is not None:
+        return Decision("roll back", failed)
+    canary = observed.canary
+    share = plan.steps[step]
+    if canary.requests < plan.hold_requests:
+        return Decision("hold", f"{canary.requests:,} of {plan.hold_requests:,} answers at {share:g} %", step)
+    judged = observed.comparison
+    if plan.quality == "worse" and judged is not None and judged.get("verdict") == "worse":
+        return Decision("roll back", f"its quality is worse: {describe(observed)}")
+    if step + 1 < len(plan.steps):
+        nearer = plan.steps[step + 1]
+        return Decision("step", f"{canary.requests:,} answers at {share:g} % without harm", step + 1, weights(nearer))
+    seen = canary.requests_total + observed.baseline.requests_total + observed.champion.requests_total
+    if plan.quality == "worse" and canary.labelled_total < plan.hold_labels and seen < plan.patience_requests:
+        return Decision(
+            "hold", f"the truth of {canary.labelled_total:,} of {plan.hold_labels:,} answers is known", step
+        )
+    return Decision("promote", describe(observed))
+
+
+def describe(observed: Observed) -> str:
+    """Return the evidence as a sentence: `auc 0.712 [0.701, 0.723] against 0.655 [0.643, 0.667] on 2,140 answers`."""
+    judged = observed.comparison
+    if judged is None or "challenger" not in judged:
+        return f"no errors beyond the limit in {observed.canary.requests_total:,} answers; no truth known yet"
+    ours, theirs = judged["challenger"], judged["champion"]
+    return (
+        f"{judged['metric']} {_interval(ours)} against {_interval(theirs)} on {observed.canary.labelled_total:,} and "
+        f"{observed.baseline.labelled_total:,} labelled answers ({judged['verdict']})"
+    )
+
+
+def _failure(plan: RolloutPlan, observed: Observed) -> str | None:
+    canary = observed.canary
+    if observed.refused is not None:
+        return f"it could not be served: {observed.refused}"
+    tried = canary.requests_total + canary.errors_total
+    if tried and _wilson_low(canary.errors_total, tried) > plan.errors_above:
+        rate = canary.errors_total / tried
+        return f"{canary.errors_total:,} of its {tried:,} answers were errors ({rate:.1%}, allowed {plan.errors_above:.1%})"
+    limit = plan.latency_p99_ms_above
+    if limit is not None and _is_slow(canary, limit):
+        return f"its 99th percentile of latency is {canary.latency_p99_ms:.3g} ms (allowed {limit:g} ms)"
+    return None
+
+
+def _is_slow(arm: Arm, limit: float) -> bool:
+    return arm.requests >= _LATENCY_REQUESTS and arm.latency_p99_ms is not None and arm.latency_p99_ms > limit
+
+
+def _wilson_low(successes: int, trials: int, z: float = 2.326) -> float:
+    """Return the lower end of Wilson's interval (1927) at 99 %, one-sided."""
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, (centre - spread) / (1 + z * z / trials))
+
+
+def _interval(value: object) -> str:
+    low, middle, high = value if isinstance(value, list | tuple) else (value["low"], value["value"], value["high"])  # type: ignore[index]
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,1 @@
+"""Pure mathematics: profiles, drift, calibration, intervals, metrics. No input or output."""
