@@ -142,7 +142,7 @@ class Platform:
     def online(self) -> OnlineStore:
         from flyball.storage.online.sqlite import SqliteOnline
 
-        return SqliteOnline(self.home / "online.db")
+        return SqliteOnline(self.home / "online.sqlite")
 
     @cached_property
     def datasets(self) -> Datasets:

@@ -13,6 +13,7 @@ Source: https://bitol-io.github.io/open-data-contract-standard/ (v3.0.2, v3.1.0)
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -176,12 +177,26 @@ def _load_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{where} cannot be read: {error}") from error
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _loader())
     except yaml.YAMLError as error:
         raise InvalidInput(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise InvalidInput(f"{where} is not a document with fields; it should start with kind: DataContract")
     return document
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return a safe YAML loader that leaves `2024-01-01` a text, as it is in the JSON form of a contract."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    return Loader
 
 
 def _fields(model: Any) -> set[str]:

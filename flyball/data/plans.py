@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flyball import plugins
 from flyball.data.checks import KeyTest, QueryTest, RowTest, Table, TableTest
 from flyball.data.contracts import Contract, Rule
 from flyball.data.conversion import Preparation, prepare
 from flyball.data.keys import key_expression
-from flyball.data.rules import CHECKS
+from flyball.data.rules import find_check
 from flyball.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -62,7 +61,9 @@ class Plan:
             return pl.lit(False) if fails is None else fails
         test = self.key_tests[rule.id]
         key, repeated = self.keys[test.columns], twins.get(test.columns)
-        fails = pl.lit(False) if repeated is None or not len(repeated) else key.is_in(pl.Series(repeated))
+        fails = (
+            pl.lit(False) if repeated is None or not len(repeated) else key.is_in(pl.lit(pl.Series(repeated)).implode())
+        )
         return fails | key.is_null() if test.nulls_fail else fails
 
     def ask(self, rule_id: str) -> tuple[bool, float | None, str]:
@@ -126,7 +127,7 @@ def first_line(error: BaseException) -> str:
 def _add(plan: Plan, rule: Rule, table: Table, empty: pl.DataFrame) -> None:
     import polars as pl
 
-    test = plugins.find(CHECKS, rule.check).compile(rule, table)
+    test = find_check(rule.check).compile(rule, table)
     if isinstance(test, RowTest):
         if test.fails is not None:
             kind = empty.select(test.fails.alias("fails"))["fails"].dtype

@@ -7,7 +7,9 @@ parameters it cannot work with.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 from flyball import plugins
@@ -16,9 +18,7 @@ from flyball.data.contracts import Column, Rule
 from flyball.data.quality import rule_of
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 
-__all__ = ["CHECKS", "rules_of"]
-
-CHECKS = "flyball.data.checks"
+__all__ = ["find_check", "rules_of"]
 
 _RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _TIME = {*_RANGE, "format", "timezone", "defaultTimezone"}
@@ -178,6 +178,12 @@ def _seconds(entry: Mapping[str, Any]) -> float:
         raise InvalidInput(f"freshness is {value!r} {unit}; expected a number that is not negative") from None
 
 
+@functools.cache  # a contract has many rules of the same check, and looking through installed distributions takes time
+def find_check(name: str) -> ModuleType:
+    """Return the check of this name. Raises NotFound."""
+    return plugins.find("flyball.data.checks", name)
+
+
 def unknown_column(name: str, columns: Iterable[Column], where: str) -> InvalidInput:
     """Return the error for a rule on a column that the contract does not have."""
     names = [c.name for c in columns]
@@ -195,7 +201,7 @@ def _add(rule: Rule | str, rules: list[Rule], unenforced: list[str]) -> None:
 
 def _validate(rule: Rule, columns: tuple[Column, ...]) -> None:
     try:
-        check = plugins.find(CHECKS, rule.check)
+        check = find_check(rule.check)
     except NotFound as error:
         raise InvalidInput(f"{rule.id}: {error}") from None
     check.validate(rule, columns)

@@ -1,7 +1,8 @@
 """A bundle as a zip file, for moving it between homes.
 
-Nothing is unpacked to a folder: an entry is read only under a path that the manifest lists, never beyond the size it
-states, and its digest is verified before it is stored. So a hostile archive can neither write elsewhere nor fill memory.
+Nothing is unpacked to a folder: an entry is read only under a path that the manifest lists, never beyond the
+size it states, and its digest is verified before it is stored. So a hostile archive can neither write elsewhere
+nor fill memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _STAMP = (2020, 1, 1, 0, 0, 0)
 
 
 def write(
-    path: str | os.PathLike[str], manifest: bytes, files: Mapping[str, Mapping[str, Any]], get: Callable[[str, str], bytes]
+    path: str | os.PathLike[str],
+    manifest: bytes,
+    files: Mapping[str, Mapping[str, Any]],
+    get: Callable[[str, str], bytes],
 ) -> None:
     """Write manifest and files beside `path`, then rename, so that a half-written archive never bears the name."""
     target = Path(path)
@@ -45,7 +49,7 @@ def write(
 
 
 def read(path: str | os.PathLike[str], blobs: BlobStore, limit_bytes: int) -> tuple[bytes, dict[str, Any]]:
-    """Verify all of an archive, store its files as blobs, and return the manifest (not stored yet) as bytes and value."""
+    """Verify an archive, store its files as blobs, and return the manifest, not stored yet, as bytes and value."""
     try:
         with zipfile.ZipFile(path) as archive:
             text = _bounded(archive, _MANIFEST, _MANIFEST_BYTES, "manifest.json may have 16 MiB")
@@ -55,7 +59,9 @@ def read(path: str | os.PathLike[str], blobs: BlobStore, limit_bytes: int) -> tu
             _check_names(archive, wanted)
             total = sum(entry["size"] for entry in files.values())
             if total > limit_bytes:
-                raise InvalidInput(f"the archive unpacks to {total} bytes; the limit is {limit_bytes}; raise limit_bytes")
+                raise InvalidInput(
+                    f"the archive unpacks to {total} bytes; the limit is {limit_bytes}; raise limit_bytes"
+                )
             # Twice through: all is proved before anything is stored, and one file at a time is in memory.
             for name, entry in files.items():
                 _file(archive, name, entry)

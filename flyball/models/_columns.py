@@ -191,7 +191,8 @@ def _text(value: Any) -> str:
 def _moment(value: Any) -> np.datetime64:
     """A time as UTC microseconds: ISO 8601 text, `datetime`, `datetime64`, or an integer of µs since 1970."""
     if isinstance(value, np.datetime64):
-        return np.datetime64(value, "us")
+        micro: np.datetime64 = value.astype("datetime64[us]")
+        return micro
     if type(value) is int:
         if not -(2**62) <= value < 2**62:
             raise _ReasonError("an integer time counts microseconds since 1970, and this one is out of range")

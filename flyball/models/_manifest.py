@@ -80,7 +80,9 @@ def check_path(path: str) -> str:
     parts = path.split("/")
     odd = any(ord(c) < 32 or c in '\\:*?"<>|' for c in path)
     if odd or len(path) > 500 or any(part in ("", ".", "..") for part in parts):
-        raise InvalidInput(f'{path[:80]!r} cannot be a path in a bundle; expected parts joined by "/", such as docs/a.md')
+        raise InvalidInput(
+            f'{path[:80]!r} cannot be a path in a bundle; expected parts joined by "/", such as docs/a.md'
+        )
     return path
 
 

@@ -142,7 +142,8 @@ def save(
     if answers is not None:
         signature = _with_outputs(signature, answers)
     contents = {
-        f"model/{path}": data for path, data in _guarded(lambda: module.dump(model, signature, example), "to be kept").items()
+        f"model/{path}": data
+        for path, data in _guarded(lambda: module.dump(model, signature, example), "to be kept").items()
     }
     for path, data in (files or {}).items():
         if _manifest.check_path(path).startswith("model/"):
@@ -194,7 +195,9 @@ def load(blobs: BlobStore, digest: str) -> LoadedModel:
         try:
             contents[path] = _verified(blobs, entry["digest"], path)
         except NotFound:
-            raise Corrupt(f"the bundle {digest[:12]} lacks its file {path}; restore it from a backup or import it again") from None
+            raise Corrupt(
+                f"the bundle {digest[:12]} lacks its file {path}; restore it from a backup or import it again"
+            ) from None
     return _loaded(bundle, contents)
 
 
@@ -205,7 +208,9 @@ def export(blobs: BlobStore, digest: str, path: str) -> None:
         NotFound, Corrupt, Incompatible: as `load`.
     """
     bundle = read_manifest(blobs, digest)
-    _archive.write(path, _manifest.canonical(bundle.manifest), bundle.manifest["files"], lambda d, p: _verified(blobs, d, p))
+    _archive.write(
+        path, _manifest.canonical(bundle.manifest), bundle.manifest["files"], lambda d, p: _verified(blobs, d, p)
+    )
 
 
 def import_(blobs: BlobStore, path: str, *, limit_bytes: int = 8 << 30) -> Bundle:
@@ -232,7 +237,9 @@ def _flavor_of(model: object, name: str | None) -> tuple[str, ModuleType]:
         if module.recognises(model):
             return each, module
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise InvalidInput(f"no flavour recognises a {kind} (known: {listed(known)}); wrap it in a function with flavor=\"python\"")
+    raise InvalidInput(
+        f'no flavour recognises a {kind} (known: {listed(known)}); wrap it in a function with flavor="python"'
+    )
 
 
 def _with_outputs(signature: Signature, answers: Mapping[str, Column]) -> Signature:
@@ -277,9 +284,10 @@ def _check_answers(reloaded: LoadedModel, columns: Mapping[str, Column], answers
         same = after.shape == before.shape and _equal(before, after)
         if not np.all(same):
             row = int(np.argmin(np.reshape(same, (len(before), -1)).all(axis=1))) if np.ndim(same) else 0
+            now, then = (shown(a[row : row + 1].tolist()) for a in (after, before))
             raise StepFailed(
-                f'the reloaded model answers "{name}" of the example\'s row {row} with {shown(after[row : row + 1].tolist())}, '
-                f"before it was {shown(before[row : row + 1].tolist())}; give the example in the form of the training data"
+                f'the reloaded model answers row {row} of the example with "{name}" {now}, before it was {then}; '
+                "give the example in the form of the training data"
             )
 
 

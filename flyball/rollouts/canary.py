@@ -57,7 +57,8 @@ def _failure(plan: RolloutPlan, observed: Observed) -> str | None:
     tried = canary.requests_total + canary.errors_total
     if tried and _wilson_low(canary.errors_total, tried) > plan.errors_above:
         rate = canary.errors_total / tried
-        return f"{canary.errors_total:,} of its {tried:,} answers were errors ({rate:.1%}, allowed {plan.errors_above:.1%})"
+        share = f"{rate:.1%}, allowed {plan.errors_above:.1%}"
+        return f"{canary.errors_total:,} of its {tried:,} answers were errors ({share})"
     limit = plan.latency_p99_ms_above
     if limit is not None and _is_slow(canary, limit):
         return f"its 99th percentile of latency is {canary.latency_p99_ms:.3g} ms (allowed {limit:g} ms)"

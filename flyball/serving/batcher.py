@@ -102,6 +102,7 @@ class Batcher:
         queue_rows: rows that may wait; more are refused.
         batch_rows: rows in one call; a request with more is cut into several, between which others get their turn.
         on_batch: told (rows, seconds) of each call.
+        is_joinable: False for a model whose first size is fixed: each request is a call of its own, never cut.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Batcher:
         queue_rows: int = 4096,
         batch_rows: int = 256,
         on_batch: Callable[[int, float], None] | None = None,
+        is_joinable: bool = True,
     ) -> None:
         self.name = name
         self.queue_rows = queue_rows
@@ -119,6 +121,7 @@ class Batcher:
         self.estimate = Estimate()
         self._predict = predict
         self._on_batch = on_batch
+        self._is_joinable = is_joinable
         self._queue: deque[_Job] = deque()
         self._is_scheduled = False  # a turn is booked, or the worker is busy
         self._loop = asyncio.get_running_loop()
@@ -173,6 +176,9 @@ class Batcher:
 
     def _take(self) -> list[_Piece]:
         """Take rows from the front of the queue, of jobs whose columns can be joined."""
+        if not self._is_joinable:
+            job = self._queue.popleft()
+            return [(job, 0, job.rows)]
         pieces: list[_Piece] = []
         room = self.batch_rows
         kind = self._queue[0].kind

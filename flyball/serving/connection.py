@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
@@ -64,8 +65,8 @@ class Response:
 class Handler(Protocol):
     """What answers requests. Called on the event loop: it must not block."""
 
-    def handle(self, request: Request) -> Response | asyncio.Future[Response]:
-        """Return the answer, or a future of it. Never raises; a future may fail, which becomes a 500."""
+    def handle(self, request: Request, respond: Callable[[Response], None]) -> None:
+        """Answer by calling `respond` once, now or later, on the event loop."""
         ...
 
     def error(self, status: int, message: str) -> Response:
@@ -233,32 +234,21 @@ class Connection(asyncio.Protocol):
         slot = _Slot(method == "HEAD", close, http10)
         self._slots.append(slot)
         self._phase, self._since, self._head_bytes = "idle", time.monotonic(), 0
+        self._body = []
         try:
-            answer = self._server.handler.handle(Request(method, path, self._headers, body, query))
+            self._server.handler.handle(Request(method, path, self._headers, body, query), partial(self._answer, slot))
         except Exception as error:
             _log.exception("a handler failed", exc_info=error)
-            answer = self._server.handler.error(500, "the server failed on this request; its log says why")
-        self._body = []
-        if isinstance(answer, Response):
-            slot.response = answer
-            self._flush()
+            self._answer(slot, self._server.handler.error(500, "the server failed on this request; its log says why"))
         else:
-            answer.add_done_callback(self._finisher(slot))
             self._throttle()
 
     # the order of answers
 
-    def _finisher(self, slot: _Slot) -> Callable[[asyncio.Future[Response]], None]:
-        def finish(future: asyncio.Future[Response]) -> None:
-            error = asyncio.CancelledError() if future.cancelled() else future.exception()
-            if error is not None:
-                _log.error("a request failed", exc_info=error)
-                slot.response = self._server.handler.error(500, "the server failed on this request; its log says why")
-            else:
-                slot.response = future.result()
+    def _answer(self, slot: _Slot, response: Response) -> None:
+        if slot.response is None:
+            slot.response = response
             self._flush()
-
-        return finish
 
     def _flush(self) -> None:
         """Write every answer whose turn has come."""

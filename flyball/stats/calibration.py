@@ -6,8 +6,9 @@ A test that assumes independent rows alarms at once. So a monitor asks its own r
 1. Cut the reference, in time order, into consecutive blocks of as many rows as a live window has.
 2. Compare each block with the rest of the reference, its two neighbours left out (they resemble it).
 3. Put the statistics on a scale without bounds (logit for js and ks, logarithm for the others) and take the one-sided
-   Student prediction limit for one more block: mean + t · s · sqrt(1 + 1/B). Serial correlation of the blocks lowers
-   their effective number B, so that a column bound to the season gets a wide limit, and so do few blocks.
+   Student prediction limit for one more block: mean + t · s · sqrt(1 + 1/B), s taken from the upper side where that
+   side is the longer one. Serial correlation of the blocks lowers their effective number B, so that a column bound to
+   the season gets a wide limit, and so do few blocks.
 4. The level of that limit is alpha / (columns × windows of the horizon) (Bonferroni): `alpha` is the chance of *any*
    false alarm of the monitor while it looks at `horizon` windows.
 
@@ -25,7 +26,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from flyball.errors import InvalidInput
 from flyball.stats.drift import BOUNDED, distance
 from flyball.stats.profiles import Bins, Column, Profile, bins_of, merge, profile
 
-__all__ = ["Calibration", "Exceeded", "Limit", "calibrate", "calibrate_blocks", "floor_of_metric", "prediction_limit"]
+__all__ = ["Calibration", "Exceeded", "Limit", "calibrate", "calibrate_blocks", "metric_limit", "prediction_limit"]
 
 DRAWN_BLOCKS = 60  # independent blocks drawn for the floor: enough that Student's t is near the normal
 FEWEST_BLOCKS = 4  # below this a spread over time cannot be told at all
@@ -122,7 +122,9 @@ def calibrate(
     """
     lengths = {name: len(column) for name, column in reference.items()}
     if not lengths or len(set(lengths.values())) != 1:
-        raise InvalidInput(f"the reference has columns of {sorted(set(lengths.values()))} rows; expected equal, non-empty ones")
+        raise InvalidInput(
+            f"the reference has columns of {sorted(set(lengths.values()))} rows; expected equal, non-empty ones"
+        )
     rows = next(iter(lengths.values()))
     if not 1 <= window <= rows:
         raise InvalidInput(f"a window of {window} rows does not fit a reference of {rows}; choose 1 to {rows}")
@@ -131,9 +133,7 @@ def calibrate(
     for name, column in reference.items():
         bins = bins_of(column)
         blocks[name] = [profile(column[a:b], bins) for a, b in zip(starts, starts[1:], strict=False)]
-    found = calibrate_blocks(
-        blocks, window=window, alpha=alpha, horizon=horizon, test=test, ordered=ordered, seed=seed
-    )
+    found = calibrate_blocks(blocks, window=window, alpha=alpha, horizon=horizon, test=test, ordered=ordered, seed=seed)
     return found, {name: merge(parts) for name, parts in blocks.items()}
 
 
@@ -171,9 +171,7 @@ def calibrate_blocks(
             passing |= values > floor
         limits[name] = Limit(threshold, float(np.median(values)), float(values.max()), effective)
         alarming += [Exceeded(name, i, float(v), threshold) for i, v in enumerate(values) if v > threshold]
-    return Calibration(
-        test, window, alpha, looks, ordered, number, limits, float(passing.mean()), tuple(alarming)
-    )
+    return Calibration(test, window, alpha, looks, ordered, number, limits, float(passing.mean()), tuple(alarming))
 
 
 def prediction_limit(values: npt.ArrayLike, level: float, *, bounded: bool) -> tuple[float, float]:
@@ -184,36 +182,47 @@ def prediction_limit(values: npt.ArrayLike, level: float, *, bounded: bool) -> t
     scaled = _unbound(np.asarray(values, dtype=np.float64), bounded)
     number = _effective_number(scaled)
     freedom = max(round(number) - 1, 1)
-    deviation = float(scaled.std(ddof=1))
-    limit = float(scaled.mean()) + _student(level, freedom) * deviation * math.sqrt(1 + 1 / number)
+    limit = float(scaled.mean()) + _student(level, freedom) * _upward_deviation(scaled) * math.sqrt(1 + 1 / number)
     return _bind(limit, bounded), number
 
 
-def floor_of_metric(
-    values: Sequence[float], *, level: float, errors: Sequence[float] = (), higher_is_better: bool = True
+def metric_limit(
+    values: Sequence[float],
+    *,
+    level: float,
+    errors: Sequence[float] = (),
+    higher_is_better: bool = True,
+    bounded: bool = True,
 ) -> float:
-    """Return the level of a metric in (0, 1), such as AUC, below which a live window is worse than the reference's own.
+    """Return what a metric of a healthy live window passes with chance `level`: below it (above it, when lower is
+    better) a window is worse than the reference's own windows ever are.
 
     Args:
         values: the metric on consecutive windows of *unseen* reference rows, in time order, at least two.
-        level: chance that a healthy window falls below (above, when lower is better).
         errors: standard errors of the values; the spread is taken no smaller than they say.
+        bounded: the metric lies in (0, 1), such as AUC; otherwise it is positive, such as RMSE.
+
+    Raises:
+        InvalidInput: fewer than two values.
     """
     if len(values) < 2:
-        raise InvalidInput(f"a spread cannot be told from {len(values)} windows of unseen reference rows; expected two or more")
+        raise InvalidInput(
+            f"a spread cannot be told from {len(values)} windows of unseen reference rows; expected two or more"
+        )
     sign = -1.0 if higher_is_better else 1.0
-    points = np.clip(np.asarray(values, dtype=np.float64), 1e-6, 1 - 1e-6)
-    scaled = sign * _unbound(points, True)
+    points = np.asarray(values, dtype=np.float64)
+    scaled = sign * _unbound(points, bounded)
+    slope = (
+        points * (1 - points) if bounded else points
+    )  # of the scale's inverse: errors on the scale are error / slope
+    noise = float(np.mean(np.asarray(errors) / np.maximum(slope, 1e-9))) if len(errors) else 0.0
     number = _effective_number(scaled)
-    noise = float(np.mean(np.asarray(errors) / (points * (1 - points)))) if len(errors) else 0.0
-    deviation = max(float(scaled.std(ddof=1)), noise)
+    deviation = max(_upward_deviation(scaled), noise)
     quantile = _student(level, max(round(number) - 1, 1))
-    return _bind(sign * (float(scaled.mean()) + quantile * deviation * math.sqrt(1 + 1 / number)), True)
+    return _bind(sign * (float(scaled.mean()) + quantile * deviation * math.sqrt(1 + 1 / number)), bounded)
 
 
-def _against_the_rest(
-    counts: npt.NDArray[np.int64], bins: Bins, test: str, neighbours: int
-) -> npt.NDArray[np.float64]:
+def _against_the_rest(counts: npt.NDArray[np.int64], bins: Bins, test: str, neighbours: int) -> npt.NDArray[np.float64]:
     """Return the statistic of each block, counts of shape (blocks, bins), against the others but its neighbours."""
     total, last = counts.sum(axis=0), len(counts) - 1
     found = np.zeros(len(counts))
@@ -251,6 +260,13 @@ def _exceeds_without_itself(
         limit, _ = prediction_limit(np.delete(values, i), level, bounded=bounded)
         found[i] = value > max(limit, floor)
     return found
+
+
+def _upward_deviation(scaled: npt.NDArray[np.float64]) -> float:
+    """Return the standard deviation, or that of the upper side alone where it is larger (rain: mostly none, then much)."""
+    above = scaled[scaled > scaled.mean()] - scaled.mean()
+    upward = math.sqrt(float(above @ above) / max(above.size - 1, 1)) if above.size else 0.0
+    return max(float(scaled.std(ddof=1)), upward)
 
 
 def _effective_number(scaled: npt.NDArray[np.float64]) -> float:
@@ -298,5 +314,3 @@ def _student_tail(t: float, freedom: int) -> float:
         term *= cosine * k / (k + 1)
         series += term
     return 0.5 - math.sin(angle) * series / 2
-
-

@@ -28,7 +28,9 @@ __all__ = ["Bins", "Column", "Profile", "bins_of", "merge", "profile"]
 
 Column = npt.NDArray[Any] | Sequence[Any]
 
-MOST_NUMERIC_BINS = 20  # a quantile bin then holds 5 %: fine enough to see a mirrored column, few enough for small windows
+MOST_NUMERIC_BINS = (
+    20  # a quantile bin then holds 5 %: fine enough to see a mirrored column, few enough for small windows
+)
 MOST_NAMES = 60  # commoner names each have a bin; the rest share "any other"
 
 
@@ -98,9 +100,7 @@ class Profile:
             Corrupt: a part is missing or the counts do not fit the bins.
         """
         try:
-            bins = Bins(
-                tuple(float(e) for e in value.get("edges", ())), tuple(str(n) for n in value.get("names", ()))
-            )
+            bins = Bins(tuple(float(e) for e in value.get("edges", ())), tuple(str(n) for n in value.get("names", ())))
             counts = np.asarray(value["counts"], dtype=np.int64)
             finite, total, squares, *ends = value.get("moments", (0, 0.0, 0.0))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,8 +6,8 @@ rows with their labels. It lives here because it records what happened; what it 
 
 On disk `<folder>/predictions` and `<folder>/labels` are streams (`flyball.storage.streams`). A payload is one JSON
 document a request: of one row with plain values, else with a list a column, so that a hundred rows cost little more
-than one (and that reading wakes the garbage collector seldom, which would cost more than parsing). JSON has neither NaN nor
-infinity: in inputs, features and outputs both come back as null.
+than one (and that reading seldom wakes the garbage collector, which would cost more than parsing). JSON has neither
+NaN nor infinity: in inputs, features and outputs both come back as null.
 
 A frame is flat, one row a prediction: `id, at, deployment, revision, variant, version, key, latency_us, trace`, then
 `input.<column>`, `feature.<column>` and `output.<column>`. A column's type is the narrowest that holds all its values:
@@ -63,7 +63,8 @@ Columns = Mapping[str, Sequence[Any]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BASE = ("id", "at", "deployment", "revision", "variant", "version", "key", "latency_us", "trace")
-_OF_REQUEST = ("at", "deployment", "revision", "variant", "version", "latency_us", "trace")
+_SHARED = ("deployment", "revision", "variant", "version")  # the same in very many requests
+_OF_REQUEST = ("at", "latency_us", "trace")
 _KINDS = ("input", "feature", "output")
 _BLOCK = 128  # documents parsed before their values are taken over into columns
 _READ_BYTES = 16 << 20
@@ -578,17 +579,26 @@ def _loads(payload: bytes) -> dict[str, Any]:
 
 
 def _layout(document: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what documents must share to be gathered: the deployment, the columns' names, one row or several."""
-    names = tuple(document["inputs"]), tuple(document["features"]), tuple(document["outputs"])
-    return document["deployment"], isinstance(document["ids"], str), *names
+    """Return what documents must share to be gathered: who answered, one row or several, the columns' names."""
+    return (
+        document["deployment"],
+        document["revision"],
+        document["variant"],
+        document["version"],
+        isinstance(document["ids"], str),
+        tuple(document["inputs"]),
+        tuple(document["features"]),
+        tuple(document["outputs"]),
+    )
 
 
 class _Rows:
     """Gathers the rows of documents of one layout, column by column."""
 
     def __init__(self, layout: tuple[Any, ...]) -> None:
-        self._names = [f"{kind}.{name}" for kind, names in zip(_KINDS, layout[2:], strict=True) for name in names]
-        self._is_single = layout[1]
+        self._names = [f"{kind}.{name}" for kind, names in zip(_KINDS, layout[5:], strict=True) for name in names]
+        self._is_single = layout[4]
+        self._shared = dict(zip(_SHARED, layout, strict=False))
         self._values: list[list[Any]] = [[] for _ in self._names]
         self._requests: dict[str, list[Any]] = {name: [] for name in _OF_REQUEST}
         self._lengths: list[int] = []
@@ -616,16 +626,24 @@ class _Rows:
         import numpy as np
         import polars as pl
 
-        numbers = {"revision": pl.Int64, "latency_us": pl.Int64, "at": pl.Int64}
         requests = pl.DataFrame(
-            [pl.Series(name, column, dtype=numbers.get(name, pl.String)) for name, column in self._requests.items()]
+            {
+                "at": _instants(self._requests["at"]),
+                "latency_us": pl.Series(self._requests["latency_us"], dtype=pl.Int64),
+                "trace": pl.Series(self._requests["trace"], dtype=pl.String),
+            }
         )
         if not self._is_single:
             requests = requests[np.repeat(np.arange(len(self._lengths)), self._lengths)]
         ids = pl.Series("id", self._ids, dtype=pl.String)
         keys = pl.Series("key", self._keys, dtype=pl.String)
-        base = requests.with_columns(ids, keys, at=pl.col("at").cast(pl.Datetime("us", "UTC"))).select(_BASE)
-        return base.with_columns([_column(name, values) for name, values in zip(self._names, self._values, strict=True)])
+        shared = {
+            name: pl.lit(value, pl.Int64 if name == "revision" else pl.String) for name, value in self._shared.items()
+        }
+        base = requests.with_columns(ids, keys, **shared).select(_BASE)
+        return base.with_columns(
+            [_column(name, values) for name, values in zip(self._names, self._values, strict=True)]
+        )
 
 
 def _column(name: str, values: list[Any]) -> pl.Series:

@@ -30,10 +30,10 @@ def compile(rule: Rule, table: Table) -> RowTest:
     values = [v for v in rule.params["values"] if v is not None]
     value, dtype = table.value(str(rule.column)), table.schema[str(rule.column)]
     if dtype.is_numeric() and all(isinstance(v, int | float) for v in values):
-        allowed = pl.Series([float(v) for v in values], dtype=pl.Float64)
-        fails = ~value.cast(pl.Float64).is_in(allowed)
+        value, allowed = value.cast(pl.Float64), pl.Series([float(v) for v in values], dtype=pl.Float64)
     elif dtype == pl.Boolean and all(isinstance(v, bool) for v in values):
-        fails = ~value.is_in(pl.Series(values, dtype=pl.Boolean))
+        allowed = pl.Series(values, dtype=pl.Boolean)
     else:
-        fails = ~value.cast(pl.String).is_in(pl.Series([str(v) for v in values], dtype=pl.String))
+        value, allowed = value.cast(pl.String), pl.Series([str(v) for v in values], dtype=pl.String)
+    fails = ~value.is_in(pl.lit(allowed).implode())
     return RowTest(fails, f"is none of {listed(values)}")

@@ -61,7 +61,10 @@ def dump(model: Any, signature: Signature, example: Any) -> dict[str, bytes]:  #
     return {"model.onnx": data}
 
 
-def load(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Callable[[Mapping[str, Column]], dict[str, Column]]:  # noqa: ARG001
+def load(
+    files: Mapping[str, bytes],
+    manifest: Mapping[str, Any],  # noqa: ARG001
+) -> Callable[[Mapping[str, Column]], dict[str, Column]]:
     """Return a function that runs the graph."""
     session = _session(files["model.onnx"])
     return lambda columns: _run(session, columns)
@@ -88,7 +91,9 @@ def _session(data: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise Incompatible(f"ONNX Runtime {onnxruntime.__version__} cannot run this graph: {str(error)[:300]}") from None
+        raise Incompatible(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run this graph: {str(error)[:300]}"
+        ) from None
 
 
 def _graph(session: Any) -> Signature:

@@ -1,11 +1,11 @@
 """Any Python function or class as a model: its module's source text is kept and run again at load.
 
 The model is a function `f(columns) -> outputs`, or a class made without arguments whose instance has
-`predict(columns)`; columns and outputs are dicts name → NumPy array (one bare array is called "prediction"). It lives in
-a module that imports only what is installed where it is served.
+`predict(columns)`; columns and outputs are dicts name → NumPy array (one bare array is called "prediction"). It lives
+in a module that imports only what is installed where it is served.
 
-**Loading runs that source.** The digest proves that it is the code that was saved, not that the code is harmless: such a
-model is as trustworthy as whoever published it. The registry lets only known publishers register this flavour.
+**Loading runs that source.** The digest proves that it is the code that was saved, not that the code is harmless: such
+a model is as trustworthy as whoever published it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def dump(model: Any, signature: Signature, example: Any) -> dict[str, bytes]:  #
     """
     name = getattr(model, "__qualname__", type(model).__qualname__)
     if not recognises(model):
-        raise InvalidInput(f"a {name} object cannot be kept as source; pass a function, or a class with predict(columns)")
+        raise InvalidInput(
+            f"a {name} object cannot be kept as source; pass a function, or a class with predict(columns)"
+        )
     if "<lambda>" in name or "<locals>" in name or getattr(model, "__closure__", None):
         what = "a lambda" if "<lambda>" in name else f"{name}, which is defined inside a function,"
         raise InvalidInput(f"{what} cannot be kept as source; define it with def at the top of a module")
@@ -65,14 +67,17 @@ def dump(model: Any, signature: Signature, example: Any) -> dict[str, bytes]:  #
         source = None
     if source is None:
         raise InvalidInput(
-            f"{name} has no source file (it was typed into a notebook or a shell); put it into a module file and import it"
+            f"{name} has no source file (it was typed into a notebook or a shell); put it into a module and import it"
         )
     if isinstance(model, FunctionType) and not _holds(compile(source, str(path), "exec"), model.__code__):
         raise InvalidInput(f"the file of {name} has changed since it was imported; import it again, then save")
     return {"source.py": source, "entry.json": json.dumps({"name": name}).encode()}
 
 
-def load(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Callable[[Mapping[str, Column]], dict[str, Column]]:  # noqa: ARG001
+def load(
+    files: Mapping[str, bytes],
+    manifest: Mapping[str, Any],  # noqa: ARG001
+) -> Callable[[Mapping[str, Column]], dict[str, Column]]:
     """Run the source in a fresh module and return the model in it. Raises StepFailed when the source itself fails."""
     source = files["source.py"]
     module = ModuleType(f"flyball_model_{digest_of(source)[:16]}")

@@ -43,7 +43,7 @@ _SEGMENT_HEADER = b"flyball1"
 _MAGIC = b"\xf1\x7b\xa1\x01"
 _HEAD = struct.Struct("<4sII")
 _FRAME = struct.Struct("<4sIII")
-_GROUP_APPENDS = 512  # settling so many tickets takes about 0.2 ms
+_GROUP_APPENDS = 256  # gathering and settling so many takes 0.3 ms
 _GROUP_BYTES = 8 << 20
 _VECTORS = 512  # buffers in one writev; POSIX promises 16, Linux and macOS take 1024
 _CHUNK = 4 << 20
@@ -112,9 +112,11 @@ class Log:
             frames += (head + crc32(head).to_bytes(4, "little"), payload)
             size += length + _FRAME.size
         ticket = Ticket(on_done)
+        if self._process != os.getpid():  # asked before the lock, which a fork may have copied while it was held
+            raise Unavailable(f"the log {self.folder} was opened before this process was forked; open it again here")
         with self._wake:
-            if self._is_closing or self._process != os.getpid():
-                raise Unavailable(f"the log {self.folder} is closed in this process; open it again")
+            if self._is_closing:
+                raise Unavailable(f"the log {self.folder} is closed; open it again")
             if self._waiting and self._waiting_bytes + size > self.ring_bytes:
                 raise Unavailable(
                     f"the log is full: {self._waiting_bytes} bytes wait to be written to {self.folder} and at most "
@@ -129,11 +131,12 @@ class Log:
         self.append(payloads).wait(timeout_s)
 
     def close(self) -> None:
+        if self._process != os.getpid():
+            return
         with self._wake:
             self._is_closing = True
             self._wake.notify()
-        if self._process == os.getpid():
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while group := self._next_group():
@@ -239,9 +242,10 @@ class _Segments:
             return
         # Should the disk refuse even this, what stays are frames that nobody was promised, or an unfinished tail.
         with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, self._size)
             if self._size == len(_SEGMENT_HEADER):
                 self._path.unlink(missing_ok=True)
+            else:
+                os.ftruncate(self._descriptor, self._size)
         self.close()
 
 
@@ -306,16 +310,17 @@ class Reader:
         return len(_SEGMENT_HEADER)
 
     def _scan(self, descriptor: int, name: str, offset: int, limit: int, payloads: list[bytes]) -> int:
-        size = os.fstat(descriptor).st_size
         stop = offset + limit
-        want = _CHUNK
-        while offset < min(size, stop):
-            chunk = os.pread(descriptor, min(want, size - offset), offset)
-            at, want = 0, 0
-            while len(chunk) - at >= _FRAME.size:
+        frame_bytes = 0  # of the frame at `offset`, as far as it is known
+        while True:
+            size = os.fstat(descriptor).st_size  # each time: a writer may add, or cut off what failed
+            if offset >= min(stop, size) or frame_bytes > size - offset:
+                return offset
+            chunk = os.pread(descriptor, min(max(frame_bytes, _CHUNK), size - offset), offset)
+            at = 0
+            frame_bytes = _FRAME.size
+            while len(chunk) - at >= _FRAME.size and offset + at < stop:
                 magic, length, checksum, head_checksum = _FRAME.unpack_from(chunk, at)
-                begin = at + _FRAME.size
-                end = begin + length
                 if magic != _MAGIC or crc32(chunk[at : at + _HEAD.size]) != head_checksum:
                     following = _next_frame(descriptor, offset + at, size)
                     if following == size and _is_zero(descriptor, offset + at, size):
@@ -323,10 +328,12 @@ class Reader:
                     damage = Damage(name, offset + at, following - offset - at, "the frame's header does not add up")
                     if not self._pass(damage, payloads):
                         return offset + at
-                    at, want = following - offset, _CHUNK
+                    at = following - offset
                     break
+                begin = at + _FRAME.size
+                end = begin + length
                 if end > len(chunk):
-                    want = end - at
+                    frame_bytes = end - at
                     break
                 payload = chunk[begin:end]
                 if crc32(payload) == checksum:
@@ -334,13 +341,7 @@ class Reader:
                 elif not self._pass(Damage(name, offset + at, end - at, "the payload's checksum differs"), payloads):
                     return offset + at
                 at = end
-                if offset + at >= stop:
-                    return offset + at
             offset += at
-            if want > size - offset or (want == 0 and at == 0):
-                return offset  # the rest of this frame is not written yet
-            want = max(want, _CHUNK)
-        return offset
 
     def _pass(self, damage: Damage, payloads: list[bytes]) -> bool:
         """Report damage; False when what was read before it must be handed over first."""
@@ -386,7 +387,7 @@ def _refusal(folder: Path, failure: OSError | MemoryError) -> Unavailable:
 
 def _next_frame(descriptor: int, offset: int, size: int) -> int:
     """Return where the first sound header behind `offset` is, or `size`."""
-    start: int = offset + 1
+    start = offset + 1
     while start < size:
         chunk = os.pread(descriptor, _CHUNK, start)
         at = chunk.find(_MAGIC)

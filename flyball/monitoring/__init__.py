@@ -1,0 +1,1 @@
+"""Monitors watch live traffic; what they find becomes conditions that triggers act on, and alerts that people see."""

@@ -1,0 +1,299 @@
+"""The monitor controller: reads live traffic window by window, and keeps conditions and alerts true.
+
+A monitor watches what the deployment's champion was trained on against what is asked now. When the champion changes
+it starts anew: with the new champion's reference, from its first answer, and with no condition. A condition ends when
+two windows in a row are quiet, so that an alert does not flap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flyball.clock import format_instant
+from flyball.control import Blocked, Outcome, Retry, World
+from flyball.ledger.refs import ref
+from flyball.ledger.resources import Resource
+from flyball.ledger.versions import Version
+from flyball.monitoring.kinds import Monitor
+from flyball.monitoring.results import Results
+from flyball.monitoring.windows import Reference, after, drift_in, make_reference, quality_of
+from flyball.stats.calibration import floor_of_metric
+from flyball.stats.metrics import metric
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["MonitorController"]
+
+_QUIET_WINDOWS = 2  # in a row, after which a condition ends
+_QUALITY_LEVEL = 0.95
+
+
+class _Traffic(Protocol):
+    def frame(self, deployment: str) -> pl.DataFrame: ...
+
+
+class _Frames(Protocol):
+    def frame(self, name: str, version: str | int = "latest") -> pl.LazyFrame: ...
+
+
+class MonitorController:
+    """Controller of the kind `monitor`."""
+
+    kind = "monitor"
+
+    def __init__(self, traffic: _Traffic, datasets: _Frames, results: Results) -> None:
+        self._traffic = traffic
+        self._datasets = datasets
+        self._results = results
+        self._references: dict[tuple[Any, ...], Reference | None] = {}
+
+    def reconcile(self, name: str, world: World) -> Outcome:
+        with world.read() as reading:
+            resource = reading.resources.find("monitor", name)
+            if resource is None:
+                return None
+            spec = Monitor.model_validate(resource.spec)
+            deployment = reading.resources.find("deployment", ref(spec.of, "deployment").name)
+        variants = deployment.status.get("serving", {}).get("variants", []) if deployment else []
+        if deployment is None or not variants:
+            return Blocked(f"{spec.of} does not serve yet")
+        serving = deployment.status["serving"]
+        champion = variants[0]["version"]
+        if resource.status.get("watching", {}).get("version") != champion:
+            self._start_watching(resource, champion, serving["revision"], world)
+            return Retry(0.0)
+        version = self._version(champion, world)
+        rows = self._rows(deployment.name, resource.status["watching"]["from_revision"])
+        self._watch_drift(resource, spec, version, rows, world)
+        self._watch_quality(name, spec, version, rows, world)
+        return Retry(spec.every_s)
+
+    # -- drift
+
+    def _watch_drift(
+        self, resource: Resource, spec: Monitor, version: Version, rows: pl.DataFrame, world: World
+    ) -> None:
+        reference = self._reference(spec, version, world)
+        if spec.drift is None or reference is None:
+            return
+        done = [r for r in self._results.of(resource.name, "drift") if r["version"] == version.ref.short]
+        waiting = after(rows, done[-1]["to"] if done else None)
+        size = spec.drift.window
+        for start in range(0, waiting.height - size + 1, size):
+            window = waiting.slice(start, size)
+            number = (done[-1]["number"] + 1) if done else 1
+            found = drift_in(window, reference, number)
+            result = {
+                "monitor": resource.name,
+                "what": "drift",
+                "version": version.ref.short,
+                "number": number,
+                "at": format_instant(world.clock.now()),
+                "from": window["id"][0],
+                "to": window["id"][-1],
+                "from_at": format_instant(window["at"][0]),
+                "to_at": format_instant(window["at"][-1]),
+                "rows": size,
+                "at_request": number * size,
+                "test": reference.calibration.test,
+                "statistics": found.statistics,
+                "thresholds": {n: limit.threshold for n, limit in reference.calibration.limits.items()},
+                "counts": found.counts,
+                "exceeded": [asdict(e) for e in found.exceeded],
+            }
+            self._results.append(result)
+            done.append(result)
+            self._set("drifting", resource.name, done, _drifting(result), world)
+
+    def _reference(self, spec: Monitor, version: Version, world: World) -> Reference | None:
+        """Return the calibrated reference of a version, None when nothing is known of its training rows."""
+        trained_on = version.metadata.get("trained_on")
+        if spec.drift is None or trained_on is None:
+            return None
+        key = (version.digest, spec.drift.window, spec.drift.false_alarms, spec.drift.horizon, str(spec.drift.features))
+        if key not in self._references:
+            target = ref(trained_on)
+            with world.read() as reading:
+                made = reading.versions.get(target.kind, target.name, target.version or "latest")
+            inputs = [field["name"] for field in version.metadata.get("signature", {}).get("inputs", [])]
+            columns = inputs if spec.drift.features == "all" else list(spec.drift.features)
+            time = made.metadata.get("event_time")
+            frame = self._datasets.frame(target.name, target.version or "latest").select(
+                *columns, *([time] if time and time not in columns else [])
+            )
+            rows = (frame.sort(time, maintain_order=True) if time else frame).collect()
+            self._references[key] = make_reference(
+                rows,
+                columns,
+                window=spec.drift.window,
+                false_alarms=spec.drift.false_alarms,
+                horizon=spec.drift.horizon,
+                ordered=time is not None,
+            )
+        return self._references[key]
+
+    # -- quality
+
+    def _watch_quality(self, name: str, spec: Monitor, version: Version, rows: pl.DataFrame, world: World) -> None:
+        import polars as pl
+
+        if spec.quality is None or rows.is_empty():
+            return
+        metric_name = spec.quality.metric or version.metadata.get("metric")
+        if metric_name is None:
+            return
+        mine = rows.filter((pl.col("version") == version.ref.short) & pl.col("label").is_not_null())
+        done = [r for r in self._results.of(name, "quality") if r["version"] == version.ref.short]
+        size = spec.quality.window
+        number = mine.height // size
+        if number == 0 or (done and done[-1]["number"] >= number):
+            return
+        window = mine.slice((number - 1) * size, size)
+        found = quality_of(window, metric_name, _QUALITY_LEVEL)
+        if found is None:
+            return
+        floor = _floor(spec, version, metric_name)
+        result = {
+            "monitor": name,
+            "what": "quality",
+            "version": version.ref.short,
+            "number": number,
+            "at": format_instant(world.clock.now()),
+            "from": window["id"][0],
+            "to": window["id"][-1],
+            "to_at": format_instant(window["at"][-1]),
+            "rows": size,
+            "at_request": int((rows["id"] == window["id"][-1]).arg_max() or 0) + 1,
+            "metric": metric_name,
+            "interval": asdict(found),
+            "threshold": floor,
+            "exceeded": _is_decayed(metric_name, found.value, floor),
+        }
+        self._results.append(result)
+        done.append(result)
+        self._set("decayed", name, done, _decayed(result), world)
+
+    # -- conditions and alerts
+
+    def _set(
+        self, condition: str, name: str, done: list[Mapping[str, Any]], found: Mapping[str, Any] | None, world: World
+    ) -> None:
+        """Begin, keep or end a condition after the newest result."""
+        with world.read() as reading:
+            resource = reading.resources.get("monitor", name)
+        conditions = dict(resource.status.get("conditions", {}))
+        is_on = condition in conditions
+        if found is not None and not is_on:
+            conditions[condition] = {**found, "since": format_instant(world.clock.now())}
+            self._note(resource, conditions, condition, found, world)
+        elif found is None and is_on and not any(r["exceeded"] for r in done[-_QUIET_WINDOWS:]):
+            ended = conditions.pop(condition)
+            self._note(resource, conditions, f"no longer {condition}", ended, world)
+
+    def _note(
+        self, resource: Resource, conditions: Mapping[str, Any], action: str, detail: Mapping[str, Any], world: World
+    ) -> None:
+        """Write the conditions and the alert that follows from them, in one transaction."""
+        condition = action.removeprefix("no longer ")
+        with world.write() as writing:
+            status = {**resource.status, "conditions": dict(conditions)}
+            applied = writing.resources.set_status("monitor", resource.name, status, action=action, detail=detail)
+            cause = applied.event.seq if applied.event else None
+            alert = f"{resource.name}-{condition}"
+            if action == condition:
+                spec = {"monitor": resource.name, "what": condition, "summary": detail["summary"]}
+                spec |= {"severity": "critical" if condition == "decayed" else "warning", "detail": dict(detail)}
+                writing.resources.apply("alert", alert, spec, owner=str(resource.ref))
+                state = {"state": "firing", "since": conditions[condition]["since"]}
+                writing.resources.set_status("alert", alert, state, action="fired", detail=detail, cause=cause)
+            elif writing.resources.find("alert", alert) is not None:
+                state = {"state": "resolved", "at": format_instant(world.clock.now())}
+                writing.resources.set_status("alert", alert, state, action="resolved", cause=cause)
+
+    def _start_watching(self, resource: Resource, champion: str, revision: int, world: World) -> None:
+        deployment = ref(Monitor.model_validate(resource.spec).of, "deployment")
+        with world.write() as writing:
+            moved = writing.journal.find(ref=str(deployment), limit=20)
+            cause = next((e.seq for e in moved if e.action in ("promoted", "serves", "rolled back")), None)
+            for condition in resource.status.get("conditions", {}):
+                alert = f"{resource.name}-{condition}"
+                if writing.resources.find("alert", alert) is not None:
+                    state = {"state": "resolved", "at": format_instant(world.clock.now())}
+                    detail = {"because": f"{champion} serves now"}
+                    writing.resources.set_status("alert", alert, state, action="resolved", detail=detail, cause=cause)
+            status = {"watching": {"version": champion, "from_revision": revision}, "conditions": {}}
+            writing.resources.set_status(
+                "monitor", resource.name, status, action="watches", detail={"version": champion}, cause=cause
+            )
+
+    def _version(self, champion: str, world: World) -> Version:
+        target = ref(champion, "model")
+        with world.read() as reading:
+            return reading.versions.get("model", target.name, target.version or "latest")
+
+    def _rows(self, deployment: str, from_revision: int) -> pl.DataFrame:
+        import polars as pl
+
+        rows = self._traffic.frame(deployment)
+        return rows if rows.is_empty() else rows.filter(pl.col("revision") >= from_revision)
+
+
+def _drifting(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not result["exceeded"]:
+        return None
+    worst = result["exceeded"][0]
+    feature, statistic, threshold = worst["column"], worst["statistic"], worst["threshold"]
+    return {
+        "feature": feature,
+        "test": result["test"],
+        "statistic": statistic,
+        "threshold": threshold,
+        "at_request": result["at_request"],
+        "window": result["number"],
+        "rows": result["rows"],
+        "others": [e["column"] for e in result["exceeded"][1:]],
+        "summary": f"{feature} drifted: {result['test']} {statistic:.3g} > {threshold:.3g} "
+        f"in a window of {result['rows']:,} requests",
+    }
+
+
+def _decayed(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not result["exceeded"]:
+        return None
+    found, name = result["interval"], result["metric"]
+    return {
+        "metric": name,
+        "value": found["value"],
+        "interval": [found["low"], found["value"], found["high"]],
+        "threshold": result["threshold"],
+        "at_request": result["at_request"],
+        "rows": result["rows"],
+        "summary": f"{name} is {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {result['rows']:,} "
+        f"labelled answers; the limit is {result['threshold']:.3f}",
+    }
+
+
+def _is_decayed(metric_name: str, value: float, floor: float | None) -> bool:
+    if floor is None:
+        return False
+    return value < floor if metric(metric_name).higher_is_better else value > floor
+
+
+def _floor(spec: Monitor, version: Version, metric_name: str) -> float | None:
+    """Return the value that the metric must not pass: the stricter of the declared one and the reference's own."""
+    assert spec.quality is not None
+    higher = metric(metric_name).higher_is_better
+    floors = [f for f in ((spec.quality.at_least if higher else spec.quality.at_most),) if f is not None]
+    windows = version.metadata.get("evaluation", {}).get("windows", {})
+    values = windows.get("values", [])
+    is_share = all(0 <= v <= 1 for v in values)
+    if spec.quality.against_reference and len(values) >= 2 and windows.get("metric") == metric_name and is_share:
+        alpha = spec.drift.false_alarms if spec.drift else 0.01
+        horizon = spec.drift.horizon if spec.drift else 100
+        floors.append(
+            floor_of_metric(values, level=alpha / horizon, errors=windows.get("errors", ()), higher_is_better=higher)
+        )
+    return (max(floors) if higher else min(floors)) if floors else None

@@ -1,0 +1,197 @@
+"""The models in memory: a snapshot with its bundles loaded, warmed up and ready to be swapped in.
+
+`prepare` runs on a worker thread while the old lineup serves. A deployment whose bundle will not load keeps its old
+variants, and says why; the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from flyball.errors import FlyballError, InvalidInput, NotFound, did_you_mean, listed
+from flyball.features.lookup import ViewSpec
+from flyball.models.bundle import LoadedModel
+from flyball.models.signature import Field, Signature
+from flyball.serving.snapshot import ServedDeployment, Snapshot, Variant
+
+__all__ = ["Lineup", "Refusal", "Served", "ServedVariant", "prepare"]
+
+_log = logging.getLogger("flyball.serving")
+
+
+@dataclass(frozen=True)
+class ServedVariant:
+    """A variant with its model.
+
+    Attributes:
+        request: the inputs that a request gives: those of the model that no view looks up. None: it gives none.
+        looked_up: the inputs that views look up. None: there are none.
+        views: the views that are looked up, in the order of the deployment.
+        extra: names that a request may give though this model has no such input: keys of views, and inputs of the
+            deployment's other variants, so that a canary may need more or fewer fields than the champion.
+    """
+
+    variant: Variant
+    model: LoadedModel
+    request: Signature | None
+    looked_up: Signature | None
+    views: tuple[ViewSpec, ...]
+    extra: frozenset[str] = frozenset()
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of the keys by which features are looked up."""
+        return list(dict.fromkeys(key for view in self.views for key in _keys(view)))
+
+    @property
+    def is_joinable(self) -> bool:
+        """Whether rows of several requests may share a call: not when a tensor's first size is fixed."""
+        fields = (*self.model.signature.inputs, *self.model.signature.outputs)
+        return all(f.shape is None or (len(f.shape) > 0 and f.shape[0] == -1) for f in fields)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One deployment as it is served; `variants` and `mirrors` are in the order of the snapshot."""
+
+    name: str
+    deployment: ServedDeployment
+    variants: tuple[ServedVariant, ...]
+    mirrors: tuple[ServedVariant, ...] = ()
+
+    @cached_property
+    def by_name(self) -> Mapping[str, ServedVariant]:
+        """The variants by their names."""
+        return {v.variant.name: v for v in self.variants}
+
+    def of_version(self, version: str) -> ServedVariant:
+        """Return the variant that serves a version: `late@2`, or `2` where only one model is served.
+
+        Raises:
+            NotFound: none of the variants does; never another version instead.
+        """
+        for v in self.variants:
+            if version in (v.variant.version, v.variant.version.rpartition("@")[2]):
+                return v
+        known = [v.variant.version for v in self.variants]
+        raise NotFound(f'{self.name} does not serve the version "{version[:80]}" (served: {listed(known)})')
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a deployment is not served as wanted."""
+
+    revision: int
+    message: str
+    variant: str | None = None  # whose bundle would not load, where it was one
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Everything that is served, and for each name that is not as wanted, why."""
+
+    generation: int | None = None
+    served: Mapping[str, Served] = field(default_factory=dict)
+    errors: Mapping[str, Refusal] = field(default_factory=dict)
+    models: Mapping[str, LoadedModel] = field(default_factory=dict)  # by bundle's digest
+
+    def find(self, name: str) -> Served:
+        """Return a deployment. Raises NotFound, with the reason when it was refused."""
+        found = self.served.get(name)
+        if found is not None:
+            return found
+        if name in self.errors:
+            raise NotFound(f"deployment/{name} is not served: {self.errors[name].message}")
+        near = did_you_mean(name, self.served)
+        raise NotFound(f'no deployment is called "{name[:80]}"{near} (served: {listed(sorted(self.served))})')
+
+
+def prepare(snapshot: Snapshot, previous: Lineup, load: Callable[[str], LoadedModel]) -> Lineup:
+    """Return the lineup of a snapshot. Models that are in memory are kept; new ones are loaded and warmed up.
+
+    Args:
+        load: bundle's digest → model. What it raises refuses the deployments that need that bundle, nothing else.
+    """
+    models: dict[str, LoadedModel] = {}
+    served: dict[str, Served] = {}
+    errors: dict[str, Refusal] = {}
+    for name, deployment in snapshot.deployments.items():
+        refused: str | None = None
+        try:
+            for variant in (*deployment.variants, *deployment.mirrors):
+                refused = variant.name
+                if variant.bundle not in models:
+                    models[variant.bundle] = previous.models.get(variant.bundle) or _warm(load(variant.bundle))
+            refused = None
+            served[name] = _serve(name, deployment, models)
+        except Exception as error:
+            message = str(error)
+            if not isinstance(error, FlyballError):
+                _log.exception("deployment/%s could not be loaded", name)
+                message = f"its model could not be loaded ({type(error).__name__}: {message[:300]})"
+            errors[name] = Refusal(deployment.revision, message, refused)
+            if name in previous.served:
+                served[name] = previous.served[name]
+    used = {v.variant.bundle for s in served.values() for v in (*s.variants, *s.mirrors)}
+    kept = {digest: model for digest, model in {**previous.models, **models}.items() if digest in used}
+    return Lineup(snapshot.generation, served, errors, kept)
+
+
+def _warm(model: LoadedModel) -> LoadedModel:
+    model.warm_up()
+    return model
+
+
+def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedModel]) -> Served:
+    views = tuple(ViewSpec.from_dict(document) for document in deployment.features)
+    variants = [_variant(v, models[v.bundle], views) for v in (*deployment.variants, *deployment.mirrors)]
+    allowed: set[str] = {key for v in views for key in _keys(v)} | ({deployment.key} if deployment.key else set())
+    for v in variants:
+        allowed |= {f.name for f in v.request.inputs} if v.request else set()
+    completed = tuple(
+        ServedVariant(
+            v.variant,
+            v.model,
+            v.request,
+            v.looked_up,
+            v.views,
+            frozenset(allowed - {f.name for f in (v.request.inputs if v.request else ())}),
+        )
+        for v in variants
+    )
+    count = len(deployment.variants)
+    return Served(name, deployment, completed[:count], completed[count:])
+
+
+def _variant(variant: Variant, model: LoadedModel, views: tuple[ViewSpec, ...]) -> ServedVariant:
+    by_feature: dict[str, ViewSpec] = {}
+    for view in views:
+        for feature in _features(view):
+            if feature in by_feature:
+                raise InvalidInput(
+                    f'the feature "{feature}" is in the views {by_feature[feature].name} and {view.name}; '
+                    "a deployment looks each feature up in one view"
+                )
+            by_feature[feature] = view
+    inputs = model.signature.inputs
+    given = tuple(f for f in inputs if f.name not in by_feature)
+    looked_up: tuple[Field, ...] = tuple(f for f in inputs if f.name in by_feature)
+    needed = {by_feature[f.name].name for f in looked_up}
+    return ServedVariant(
+        variant,
+        model,
+        Signature(given) if given else None,
+        Signature(looked_up) if looked_up else None,
+        tuple(view for view in views if view.name in needed),
+    )
+
+
+def _keys(view: ViewSpec) -> tuple[str, ...]:
+    return (view.entity,)
+
+
+def _features(view: ViewSpec) -> tuple[str, ...]:
+    return tuple(view.features)

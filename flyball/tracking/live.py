@@ -1,0 +1,54 @@
+"""Live traffic for several readers in one process: the monitors, the rollouts and the pages share one copy.
+
+`Traffic` may be used by one thread at a time; this wraps it in a lock and reads the log at most every so often.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flyball.clock import SYSTEM, Clock
+from flyball.tracking.predictions import Traffic
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["LiveTraffic"]
+
+_FRESH_S = 0.2  # a copy this old is fresh enough
+
+
+class LiveTraffic:
+    """The last rows of each deployment with their labels, brought up to date on reading."""
+
+    def __init__(self, folder: Path, clock: Clock = SYSTEM, keep_rows: int = 200_000) -> None:
+        self._traffic = Traffic(folder, keep_rows)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+
+    def frame(self, deployment: str) -> pl.DataFrame:
+        """Return the kept rows of a deployment, oldest first, with `label` and `label_at` (null where unknown)."""
+        with self._lock:
+            self._refresh()
+            return self._traffic.frame(deployment)
+
+    def count(self, deployment: str) -> int:
+        """Return how many rows of a deployment the log holds."""
+        with self._lock:
+            self._refresh()
+            return self._traffic.count(deployment)
+
+    def deployments(self) -> list[str]:
+        """Return the names of the deployments that were ever asked."""
+        with self._lock:
+            self._refresh()
+            return self._traffic.deployments()
+
+    def _refresh(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._read_at >= _FRESH_S:
+            self._traffic.refresh()
+            self._read_at = now

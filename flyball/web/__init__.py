@@ -1,0 +1,1 @@
+"""The pages: server-rendered, built from one frame and a dozen macros; they ask the platform and compute nothing."""

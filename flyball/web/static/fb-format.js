@@ -1,0 +1,43 @@
+// How figures read in charts: the same as flyball/web/formats.py writes them on the page.
+
+export const MISSING = "–";
+
+/** A number with three significant digits; whole numbers keep all of theirs. */
+export function number(value, digits = 3) {
+  if (value === null || value === undefined || Number.isNaN(value)) return MISSING;
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  if (Number.isInteger(value)) return value.toLocaleString("en-US").replace("-", "−");
+  if (Math.abs(value) < 1e-4) return value.toExponential(2).replace(/^-/, "−");
+  const decimals = digits - 1 - Math.floor(Math.log10(Math.abs(value)));
+  const rounded = decimals < 0 ? Math.round(value / 10 ** -decimals) * 10 ** -decimals : value;
+  const shown = Math.max(decimals, 0);
+  return rounded
+    .toLocaleString("en-US", { minimumFractionDigits: shown, maximumFractionDigits: shown })
+    .replace("-", "−");
+}
+
+export const percent = (share) => (share === null ? MISSING : `${number(Number((share * 100).toPrecision(3)))} %`);
+
+const INSTANT = new Intl.DateTimeFormat(undefined, {
+  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  hourCycle: "h23", timeZoneName: "short",
+});
+const MINUTE = new Intl.DateTimeFormat(undefined, {
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23",
+});
+
+/** The exact instant in the reader's zone. */
+export const exact = (date) => INSTANT.format(date);
+
+/** Day and minute in the reader's zone, from seconds since 1970. */
+export const minute = (seconds) => MINUTE.format(new Date(seconds * 1000));
+
+/** How long ago a date is, or how soon. */
+export function relative(date, now = Date.now()) {
+  const seconds = (now - date.getTime()) / 1000;
+  const span = Math.abs(seconds);
+  if (span < 10) return "just now";
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => span >= size);
+  const text = `${Math.floor(span / size)} ${unit}`;
+  return seconds > 0 ? `${text} ago` : `in ${text}`;
+}
