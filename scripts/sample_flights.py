@@ -15,9 +15,10 @@ What is left out is what a flight's row need not repeat:
 
 Written, sorted by scheduled departure and `flight_id`, with zstd:
 
-    flights.parquet   flight_id i32 (row of the source) · carrier, origin, dest, tailnum str · sched_minute i32 (minutes since
-                      2013-01-01 00:00 UTC) · dep_delay, arr_delay i16 (minutes; arr_delay null: diverted) · elapsed i16
-    weather.parquet   origin str · time_hour (UTC) · temp °F, humid %, wind_speed mph, precip in, pressure mbar, visib mi, f32
+    flights.parquet   flight_id i32 (row of the source) · carrier, origin, dest, tailnum str · sched_minute i32
+                      (minutes since 2013-01-01 00:00 UTC) · dep_delay, arr_delay, elapsed i16 (null: diverted)
+    weather.parquet   origin str · time_hour (UTC) · f32: temp °F, humid %, wind_speed mph, precip in, pressure mbar,
+                      visib mi
     routes.parquet    origin, dest str · distance i16 (miles)
 
 Data: H. Wickham, *nycflights13: Flights that Departed NYC in 2013*, licence CC0 1.0; origin US Bureau of Transportation

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, overload
 from flyball.clock import SYSTEM
 from flyball.data.contracts import Contract, Rule
 from flyball.data.keys import KeyFold
-from flyball.data.plans import Plan, first_line, plan_of
+from flyball.data.plans import Plan, plan_of
+from flyball.data.reasons import reason_of
 from flyball.data.reports import ContractReport, RuleResult
 from flyball.data.samples import Samples
 from flyball.errors import InvalidInput
@@ -81,24 +82,23 @@ def split(frame: Any, contract: Contract, *, now: datetime | None = None) -> tup
 
     plan = _plan(frame, contract, now or SYSTEM.now())
     wanted = [r for r in contract.rules if r.scope == "row" and r.severity == "error"]
+    _try_conditions(plan, wanted)
     twins = _repeated_keys(plan, wanted)
     fails = {r.id: plan.mask(r, twins) for r in wanted}
     source = (frame.lazy() if isinstance(frame, pl.DataFrame) else frame).drop(FAILED_COLUMN, strict=False)
     if not source.collect_schema():
-        empty = source.with_columns(pl.Series(FAILED_COLUMN, [], dtype=pl.List(pl.String)))
-        return (frame, empty.collect()) if isinstance(frame, pl.DataFrame) else (frame, empty)
-    # The row as it came travels in one struct beside the converted columns that the masks need.
-    row, found = "\0row", "\0failed"
-    ids = [pl.when(mask.fill_null(False)).then(pl.lit(rule_id)) for rule_id, mask in fails.items()]
-    failed = pl.concat_list(ids).list.drop_nulls() if ids else pl.lit([], dtype=pl.List(pl.String))
-    marked = source.select(pl.struct(pl.all()).alias(row), *plan.preparation.expressions)
-    marked = marked.select(row, failed.alias(found))
-    good = marked.filter(pl.col(found).list.len() == 0).select(pl.col(row).struct.unnest())
-    bad = marked.filter(pl.col(found).list.len() > 0)
-    bad = bad.select(pl.col(row).struct.unnest(), pl.col(found).alias(FAILED_COLUMN))
-    if isinstance(frame, pl.DataFrame):
-        return good.collect(), bad.collect()
-    return good, bad
+        good, bad = pl.LazyFrame(), pl.LazyFrame(schema={FAILED_COLUMN: pl.List(pl.String)})
+    else:
+        # The row as it came travels in one struct beside the converted columns that the masks need.
+        row = "\0row"
+        marked = source.select(pl.struct(pl.all()).alias(row), *plan.preparation.expressions)
+        marked = marked.select(row, **{rule_id: mask.fill_null(False) for rule_id, mask in fails.items()})
+        breaks = pl.any_horizontal(list(fails)) if fails else pl.lit(False)
+        ids = [pl.when(rule_id).then(pl.lit(rule_id)) for rule_id in fails]
+        failed = pl.concat_list(ids).list.drop_nulls() if ids else pl.lit([], dtype=pl.List(pl.String))
+        good = marked.filter(~breaks).select(pl.col(row).struct.unnest())
+        bad = marked.filter(breaks).select(pl.col(row).struct.unnest(), failed.alias(FAILED_COLUMN))
+    return (good.collect(), bad.collect()) if isinstance(frame, pl.DataFrame) else (good, bad)
 
 
 class _Tally:
@@ -137,7 +137,7 @@ class _Tally:
             try:
                 part = prepared.select(**test.measures).row(0, named=True) if test.measures else {}
             except pl.exceptions.PolarsError as error:
-                self._plan.give_up(rule_id, f"cannot be evaluated on this data: {first_line(error)}")
+                self._plan.give_up(rule_id, f"cannot be evaluated on this data: {reason_of(error)}")
             else:
                 self._parts[rule_id].append(part)
         self._rows += batch.height
@@ -181,7 +181,7 @@ class _Tally:
                 try:
                     kept = kept.with_columns(prepared.select(fails.alias(rule_id))[rule_id])
                 except pl.exceptions.PolarsError as error:
-                    self._plan.give_up(rule_id, f"cannot be evaluated on this data: {first_line(error)}")
+                    self._plan.give_up(rule_id, f"cannot be evaluated on this data: {reason_of(error)}")
             return kept
 
     def _second_pass(self, twins: dict[tuple[str, ...], Any]) -> None:
@@ -247,8 +247,8 @@ def _plan(frame: pl.LazyFrame | pl.DataFrame, contract: Contract, now: datetime)
     lazy = frame.lazy() if isinstance(frame, pl.DataFrame) else frame
     try:
         return plan_of(lazy.drop(FAILED_COLUMN, strict=False), contract, now.astimezone(UTC))
-    except pl.exceptions.PolarsError as error:
-        raise InvalidInput(f"the table to check cannot be read: {first_line(error)}") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InvalidInput(f"the table to check cannot be read: {reason_of(error)}") from error
 
 
 def _batches(lazy: pl.LazyFrame) -> Iterator[pl.DataFrame]:
@@ -256,8 +256,23 @@ def _batches(lazy: pl.LazyFrame) -> Iterator[pl.DataFrame]:
 
     try:
         yield from (b for b in lazy.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True) if b.height)
-    except pl.exceptions.PolarsError as error:
-        raise InvalidInput(f"the table to check cannot be read: {first_line(error)}") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InvalidInput(f"the table to check cannot be read: {reason_of(error)}") from error
+
+
+def _try_conditions(plan: Plan, rules: list[Rule]) -> None:
+    """Give up conditions that raise on some value, like a CAST; all other checks read values leniently."""
+    import polars as pl
+
+    prepared = plan.lazy.select(plan.preparation.expressions)
+    for rule in rules:
+        test = plan.row_tests.get(rule.id)
+        if rule.check != "cross_field" or test is None or test.fails is None:
+            continue
+        try:
+            prepared.select(test.fails.alias("fails").sum()).collect(engine="streaming")
+        except pl.exceptions.PolarsError as error:
+            plan.give_up(rule.id, f"cannot be evaluated on this data: {reason_of(error)}")
 
 
 def _repeated_keys(plan: Plan, rules: list[Rule]) -> dict[tuple[str, ...], Any]:

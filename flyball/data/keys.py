@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KeyFold", "key_expression"]
 
-_LIMIT = 16_000_000  # keys in memory: 128 MB, and as much again while they are sorted
+_LIMIT = 8_000_000  # keys in memory: 64 MB, and twice that while they are sorted
 _PARTS_BITS = 6
 _ODD = 0x9E3779B97F4A7C15  # 2⁶⁴ / golden ratio; multiplying by an odd number is a bijection of 64-bit words
 
@@ -59,15 +59,15 @@ class KeyFold:
 
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="flyball-keys-")
-        keys = _joined(self._held)
-        self._held, self._count = [], 0
-        parts = (keys * np.uint64(_ODD)) >> np.uint64(64 - _PARTS_BITS)
-        order = np.argsort(parts, kind="stable")
-        edges = np.searchsorted(parts[order], np.arange(2**_PARTS_BITS + 1, dtype=np.uint64))
-        keys = keys[order]
-        for part in range(2**_PARTS_BITS):
-            with (Path(self._folder.name) / f"{part:02}").open("ab") as file:
-                keys[edges[part] : edges[part + 1]].tofile(file)
+        batches, self._held, self._count = self._held, [], 0
+        for keys in batches:
+            # One byte a part, so that NumPy sorts by counting.
+            parts = ((keys * np.uint64(_ODD)) >> np.uint64(64 - _PARTS_BITS)).astype(np.uint8)
+            keys = keys[np.argsort(parts, kind="stable")]
+            edges = np.concatenate([[0], np.cumsum(np.bincount(parts, minlength=2**_PARTS_BITS))])
+            for part in range(2**_PARTS_BITS):
+                with (Path(self._folder.name) / f"{part:02}").open("ab") as file:
+                    keys[edges[part] : edges[part + 1]].tofile(file)
 
 
 def key_expression(columns: list[pl.Expr], dtypes: list[Any]) -> pl.Expr:

@@ -16,13 +16,14 @@ from flyball.data.checks import KeyTest, QueryTest, RowTest, Table, TableTest
 from flyball.data.contracts import Contract, Rule
 from flyball.data.conversion import Preparation, prepare
 from flyball.data.keys import key_expression
+from flyball.data.reasons import reason_of
 from flyball.data.rules import find_check
 from flyball.errors import did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Plan", "first_line", "plan_of"]
+__all__ = ["Plan", "plan_of"]
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Plan:
         try:
             answer = test.query(self.lazy.select(self.preparation.expressions)).collect(engine="streaming")
         except pl.exceptions.PolarsError as error:
-            return False, None, f"the query failed: {first_line(error)}"
+            return False, None, f"the query failed: {reason_of(error)}"
         if answer.shape != (1, 1):
             return (
                 False,
@@ -115,13 +116,8 @@ def plan_of(lazy: pl.LazyFrame, contract: Contract, now: datetime) -> Plan:
         try:
             _add(plan, rule, table, empty)
         except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            plan.give_up(rule.id, f"cannot be evaluated on this data: {first_line(error)}")
+            plan.give_up(rule.id, f"cannot be evaluated on this data: {reason_of(error)}")
     return plan
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message; the rest of a Polars error repeats the whole query."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def _add(plan: Plan, rule: Rule, table: Table, empty: pl.DataFrame) -> None:

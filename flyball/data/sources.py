@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flyball.data.reasons import reason_of
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -306,5 +307,4 @@ def _guarded(where: str, read: Callable[[], Any]) -> Any:
     except InvalidInput:
         raise
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InvalidInput(f"{where} cannot be read: {reason[:200]}") from error
+        raise InvalidInput(f"{where} cannot be read: {reason_of(error)}") from error

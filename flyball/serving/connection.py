@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
         method = parser.get_method().decode("ascii", "replace")
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         http10 = parser.get_http_version() == "1.0"
-        close = not parser.should_keep_alive() or self._server.stopping
+        close = not parser.should_keep_alive()
         slot = _Slot(method == "HEAD", close, http10)
         self._slots.append(slot)
         self._phase, self._since, self._head_bytes = "idle", time.monotonic(), 0
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
             return
         while slots and (response := slots[0].response) is not None:
             slot = slots.popleft()
-            close = slot.close or self._server.stopping
+            close = slot.close or (self._server.stopping and not slots and self._phase == "idle")
             transport.write(_render(response, slot, close, self._server.date))
             if close:
                 slots.clear()

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from flyball.clock import SYSTEM, Clock
 from flyball.errors import InvalidInput, Unavailable, did_you_mean, listed
-from flyball.features.lookup import look_up
 from flyball.models.bundle import load
 from flyball.serving.batcher import Columns, call_model
 from flyball.serving.lineup import Lineup, Served, ServedVariant, prepare
@@ -29,6 +28,7 @@ from flyball.storage.blobs.files import FileBlobs
 from flyball.storage.online import OnlineStore
 from flyball.storage.online.sqlite import SqliteOnline
 from flyball.storage.streams import OnDone, Ticket
+from flyball.tracking.predictions import Columns as LogColumns
 from flyball.tracking.predictions import Label, LabelLog, PredictionBatch, PredictionLog, new_ids
 
 __all__ = ["Answer", "AnsweredPart", "Engine", "Part", "Places", "Plan", "Question"]
@@ -292,10 +292,10 @@ class Engine:
             version=part.by.variant.version,
             at=self._clock.now(),
             ids=part.ids,
-            inputs=part.inputs,
-            outputs=outputs,
+            inputs=cast(LogColumns, part.inputs),
+            outputs=cast(LogColumns, outputs),
             keys=part.keys,
-            features=part.features,
+            features=cast(LogColumns, part.features),
             latency_us=int((time.perf_counter() - plan.question.received) * 1e6),
             trace=plan.question.trace,
         )
@@ -347,6 +347,8 @@ class Engine:
                 features = listed(f.name for f in by.looked_up.inputs)
                 raise InvalidInput(f'{by.variant.version}: the rows lack "{name}", by which it looks up {features}')
             keys[name] = values
+        from flyball.features.lookup import look_up
+
         found = look_up(self._online, by.views, keys, question.at or self._clock.now())
         wanted = {f.name: found[f.name] for f in by.looked_up.inputs}
         return by.looked_up.columns_from(wanted, subject=f"{by.variant.version}, looked up for {count} rows")

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from flyball.errors import FlyballError, InvalidInput, NotFound, did_you_mean, listed
-from flyball.features.lookup import ViewSpec
 from flyball.models.bundle import LoadedModel
 from flyball.models.signature import Field, Signature
 from flyball.serving.snapshot import ServedDeployment, Snapshot, Variant
@@ -38,7 +38,7 @@ class ServedVariant:
     model: LoadedModel
     request: Signature | None
     looked_up: Signature | None
-    views: tuple[ViewSpec, ...]
+    views: tuple[Any, ...]
     extra: frozenset[str] = frozenset()
 
     @property
@@ -146,7 +146,7 @@ def _warm(model: LoadedModel) -> LoadedModel:
 
 
 def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedModel]) -> Served:
-    views = tuple(ViewSpec.from_dict(document) for document in deployment.features)
+    views = tuple(_view(document) for document in deployment.features)
     variants = [_variant(v, models[v.bundle], views) for v in (*deployment.variants, *deployment.mirrors)]
     allowed: set[str] = {key for v in views for key in _keys(v)} | ({deployment.key} if deployment.key else set())
     for v in variants:
@@ -166,8 +166,8 @@ def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedM
     return Served(name, deployment, completed[:count], completed[count:])
 
 
-def _variant(variant: Variant, model: LoadedModel, views: tuple[ViewSpec, ...]) -> ServedVariant:
-    by_feature: dict[str, ViewSpec] = {}
+def _variant(variant: Variant, model: LoadedModel, views: tuple[Any, ...]) -> ServedVariant:
+    by_feature: dict[str, Any] = {}
     for view in views:
         for feature in _features(view):
             if feature in by_feature:
@@ -189,9 +189,15 @@ def _variant(variant: Variant, model: LoadedModel, views: tuple[ViewSpec, ...]) 
     )
 
 
-def _keys(view: ViewSpec) -> tuple[str, ...]:
+def _keys(view: Any) -> tuple[str, ...]:
     return (view.entity,)
 
 
-def _features(view: ViewSpec) -> tuple[str, ...]:
+def _features(view: Any) -> tuple[str, ...]:
     return tuple(view.features)
+
+
+def _view(document: Mapping[str, Any]) -> Any:
+    from flyball.features.lookup import ViewSpec
+
+    return ViewSpec.from_dict(document)

@@ -7,7 +7,7 @@ for independent rows.
 
 | name | statistic | range |
 |---|---|---|
-| js   | Jensen–Shannon distance, base 2 (Lin 1991, eq. 4.1; its square root is a metric: Endres & Schindelin 2003) | 0–1 |
+| js   | Jensen–Shannon distance, base 2 (Lin 1991, eq. 4.1; Endres & Schindelin 2003: a metric) | 0–1 |
 | psi  | population stability index Σ (q − p) ln(q / p), half a row added to each bin | 0–∞ |
 | ks   | Kolmogorov–Smirnov distance of the binned values; for names, total variation | 0–1 |
 | w1   | Wasserstein-1 distance between bin midpoints, in spreads of the reference (numbers within its range) | 0–∞ |
@@ -17,6 +17,7 @@ for independent rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def chi2(reference: Counts, current: Counts, bins: Bins) -> float:
 TESTS: dict[str, Callable[[Counts, Counts, Bins], float]] = {"js": js, "psi": psi, "ks": ks, "w1": w1, "chi2": chi2}
 
 
-def _shares(counts: npt.NDArray[np.int64] | Shares) -> Shares:
+def _shares(counts: npt.NDArray[np.int64] | npt.NDArray[np.floating[Any]]) -> Shares:
     total = float(counts.sum())
     return np.asarray(counts / total if total else counts, dtype=np.float64)
 

@@ -1,8 +1,9 @@
 """Static files: the stylesheet, the custom elements, the vendored libraries and the icons, as bytes with their address.
 
-The route `/static/{digest}/{path}` of the web application answers with `asset_file(path)`; templates write addresses
-with `asset(path)`. The digest is of the whole folder, not of one file, so that a script's `import "./fb-chart.js"` and a
-stylesheet's `url()` stay under the same digest: everything may be cached for ever, and a release changes every address.
+The route `/static/{digest}/{path}` of the web application answers with `asset_file(path)`; templates write
+addresses with `asset(path)`. The digest is of the whole folder, not of one file, so that a script's
+`import "./fb-chart.js"` and a stylesheet's `url()` stay under the same digest: everything may be cached for ever,
+and a release changes every address.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ __all__ = [
     "interval_texts",
     "link",
     "number_text",
+    "percent_text",
     "ref_label",
     "ref_url",
     "relative_time",
@@ -37,18 +38,18 @@ MISSING = "–"
 
 # Tone → the words that have it. A tone fixes colour and shape; a word that stands nowhere is `unknown`, which is grey:
 # a state nobody has classified must never look healthy.
-STATE_TONES: dict[str, tuple[str, ...]] = {
-    "ok": ("healthy", "ready", "succeeded", "finished", "passed", "fresh", "serving", "active", "promoted", "resolved",
-           "approved", "better", "ok", "steady", "available", "cached", "settled", "published"),
-    "busy": ("running", "started", "starting", "progressing", "rolling out", "training", "materialising", "canary",
-             "checking", "evaluating", "retraining", "deploying"),
-    "warn": ("waiting", "queued", "pending", "blocked", "approval needed", "degraded", "drifting", "stale", "held",
-             "holding", "late", "quarantined", "no evidence", "retrying", "warning"),
-    "bad": ("failed", "unhealthy", "firing", "decayed", "rolled back", "breached", "error", "refused", "worse", "corrupt",
-            "unavailable", "missing", "rejected", "dead"),
-    "off": ("stopped", "paused", "cancelled", "canceled", "archived", "skipped", "silenced", "retired", "deleted",
-            "disabled", "expired"),
-}  # fmt: skip
+_WORDS = {
+    "ok": """healthy, ready, succeeded, finished, passed, fresh, serving, active, promoted, resolved, approved, better,
+        ok, steady, available, cached, settled, published""",
+    "busy": """running, started, starting, progressing, rolling out, training, materialising, canary, checking,
+        evaluating, retraining, deploying""",
+    "warn": """waiting, queued, pending, blocked, approval needed, degraded, drifting, stale, held, holding, late,
+        quarantined, no evidence, retrying, warning""",
+    "bad": """failed, unhealthy, firing, decayed, rolled back, breached, error, refused, worse, corrupt, unavailable,
+        missing, rejected, dead""",
+    "off": "stopped, paused, cancelled, canceled, archived, skipped, silenced, retired, deleted, disabled, expired",
+}
+STATE_TONES = {tone: tuple(word.strip() for word in words.split(",")) for tone, words in _WORDS.items()}
 _TONE_BY_WORD = {word: tone for tone, words in STATE_TONES.items() for word in words}
 
 _PAGES = {
@@ -130,6 +131,11 @@ def bytes_text(size_bytes: int | None) -> str:
     return f"{size:.3g} {unit}"
 
 
+def percent_text(share: float | None) -> str:
+    """Return a share between 0 and 1 as a percentage with at most three digits: `70 %`, `33.3 %`."""
+    return MISSING if share is None else f"{share * 100:.3g} %"
+
+
 def duration_text(seconds: float | None) -> str:
     """Return a span in its two largest units: `41 ms`, `8.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds is None:
@@ -146,15 +152,24 @@ def duration_text(seconds: float | None) -> str:
     return f"{whole} s"
 
 
+# From how many seconds on, counted in units of how many seconds, called what. Months begin at two of them.
+_AGES = (
+    (31_556_952, 31_556_952, "y"),
+    (5_259_492, 2_629_746, "mo"),
+    (86_400, 86_400, "d"),
+    (3_600, 3_600, "h"),
+    (60, 60, "min"),
+    (1, 1, "s"),
+)
+
+
 def relative_time(instant: datetime, now: datetime) -> str:
-    """Return how long ago (or how soon) an instant is: `just now`, `3 min ago`, `in 2 h`, `5 d ago`."""
+    """Return how long ago (or how soon) an instant is: `just now`, `3 min ago`, `in 2 h`, `5 d ago`, `4 mo ago`."""
     seconds = (now - instant).total_seconds()
     span = abs(seconds)
     if span < 10:
         return "just now"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if span >= size:
-            break
+    size, unit = next((size, unit) for least, size, unit in _AGES if span >= least)
     text = f"{int(span // size)} {unit}"
     return f"{text} ago" if seconds > 0 else f"in {text}"
 
@@ -211,7 +226,7 @@ def arms(names: Iterable[str], champion: str | None = None) -> dict[str, int]:
 
 
 def spark_path(values: Sequence[float | None], width: float = 100, height: float = 24) -> str:
-    """Return the SVG path of a small curve through `values` (n numbers; None leaves a gap) in a `width` × `height` box."""
+    """Return the SVG path of a small curve through `values` (n numbers; None leaves a gap) in a box of that size."""
     known = [v for v in values if v is not None and math.isfinite(v)]
     if not known:
         return ""
@@ -234,17 +249,17 @@ def diff_lines(before: Any, after: Any, context: int = 3) -> list[tuple[str, str
 
     Texts are compared by line; anything else as the YAML that a user would have written.
     """
-    lines = [(value if isinstance(value, str) else _yaml(value)).splitlines() for value in (before, after)]
+    old, new = ((value if isinstance(value, str) else _yaml(value)).splitlines() for value in (before, after))
     marked: list[tuple[str, str]] = []
-    for line in list(difflib.unified_diff(*lines, lineterm="", n=context))[2:]:
-        if line.startswith("@@"):
-            marked.append(("…", "")) if marked else None
-        else:
+    for line in list(difflib.unified_diff(old, new, lineterm="", n=context))[2:]:
+        if not line.startswith("@@"):
             marked.append((line[0], line[1:]))
+        elif marked:
+            marked.append(("…", ""))
     return marked
 
 
 def _yaml(value: Mapping[str, Any] | Sequence[Any] | None) -> str:
     import yaml  # here because most pages show no difference and a first paint should not wait for it
 
-    return "" if value is None else yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    return "" if value is None else str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))

@@ -1,4 +1,4 @@
-"""The Jinja environment of the pages: escaping on, the formats as filters, `asset()`, and the headers they are sent with.
+"""The Jinja environment of the pages: escaping on, the formats as filters, and the headers that pages are sent with.
 
 The web application makes one environment (`environment()`) and renders every page with it; `render_block` renders one
 block of a page where htmx asks for a part. Nothing here asks the platform: values come in, text goes out.
@@ -84,9 +84,7 @@ NAVIGATION = (
     Destination("settings", "Settings", "/settings", "settings", "s"),
 )
 
-_ICONS = frozenset(
-    "run dataset feature-view pipeline model deployment monitor trigger alert environment policy user".split()
-)
+_ICONS = frozenset(icon.icon for icon in NAVIGATION) | {"trigger", "alert", "environment", "policy", "user"}
 
 
 def environment(clock: Clock = SYSTEM, loader: jinja2.BaseLoader | None = None) -> jinja2.Environment:
@@ -111,6 +109,7 @@ def environment(clock: Clock = SYSTEM, loader: jinja2.BaseLoader | None = None) 
         number=formats.number_text,
         count=formats.count_text,
         bytes=formats.bytes_text,
+        percent=formats.percent_text,
         duration=formats.duration_text,
         ago=ago,
         exact=formats.exact_time,
@@ -152,7 +151,8 @@ def render_block(pages: jinja2.Environment, template: str, block: str, **values:
     source = pages.get_template(template)
     if block not in source.blocks:
         raise InvalidInput(
-            f'template {template} has no block "{block}"{did_you_mean(block, source.blocks)}; it has {listed(source.blocks)}'
+            f'template {template} has no block "{block}"{did_you_mean(block, source.blocks)}; '
+            f"it has {listed(source.blocks)}"
         )
     return "".join(source.blocks[block](source.new_context(values)))
 
@@ -163,9 +163,9 @@ def json_for_script(value: Any) -> Markup:
     Times become RFC 3339, other objects their text; NaN and infinities, which JSON lacks, become null.
     """
     text = json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    # `</script>` and `<!--` end or change a script element whatever its type (HTML, 13.2.6.4); & is for XHTML readers.
-    safe = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return Markup(safe)  # noqa: S704 - escaped in the line above
+    # `</script>` and `<!--` end or change a script element whatever its type (HTML, 13.2.5.4 and on).
+    safe = text.replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(safe)
 
 
 def pretty_json(value: Any) -> str:

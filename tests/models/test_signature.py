@@ -79,7 +79,7 @@ def test_a_wrong_value_is_shown_with_its_row(change: dict[str, Any], says: str) 
 
 
 def test_a_missing_input_an_empty_list_and_no_list_are_refused() -> None:
-    with pytest.raises(InvalidInput, match='row 0 lacks "hour". It needs carrier, distance, hour'):
+    with pytest.raises(InvalidInput, match=r'row 0 lacks "hour"\. It needs carrier, distance, hour'):
         LATE.columns([{"carrier": "UA", "distance": 1400}])
     with pytest.raises(InvalidInput, match="no rows were given"):
         LATE.columns([])

@@ -116,7 +116,7 @@ class SqlLedger:
             connection = transaction.connection
             # The insert takes the row's lock, so that two holders asking at once are put in order.
             fresh = transaction.insert(leases).values(lease=lease, holder=holder, epoch=1, expires_at=until)
-            if connection.execute(fresh.on_conflict_do_nothing()).rowcount == 1:
+            if connection.execute(fresh.on_conflict_do_nothing().returning(leases.c.epoch)).one_or_none() is not None:
                 return Fence(lease, holder, 1)
             row = connection.execute(select(leases).where(leases.c.lease == lease).with_for_update()).one()
             if row.holder != holder and row.expires_at > format_instant(now) and not is_dead(row.holder):

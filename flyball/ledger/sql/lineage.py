@@ -24,7 +24,8 @@ class SqlLineage:
 
     def link(self, source: Ref, target: Ref, role: str) -> bool:
         insert = self._transaction.insert(edges).values(source=str(source), target=str(target), role=role)
-        return bool(self._transaction.connection.execute(insert.on_conflict_do_nothing()).rowcount == 1)
+        added = insert.on_conflict_do_nothing().returning(edges.c.source)
+        return self._transaction.connection.execute(added).one_or_none() is not None
 
     def walk(
         self,

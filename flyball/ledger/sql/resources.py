@@ -160,8 +160,8 @@ class SqlResources:
         assert self._transaction.actor
         if is_new:
             # Two writers may create it at once: on PostgreSQL the loser is told so here.
-            inserted = connection.execute(self._transaction.insert(resources).values(columns).on_conflict_do_nothing())
-            if inserted.rowcount != 1:
+            insert = self._transaction.insert(resources).values(columns).on_conflict_do_nothing()
+            if connection.execute(insert.returning(resources.c.name)).one_or_none() is None:
                 raise Conflict(f"{resource.ref} was created by another writer at this moment; read it and decide anew")
             return
         where = (

@@ -4,8 +4,8 @@
 through, imputed or scaled] → any estimator, and bare estimators on numbers. Texts become numbers by dictionaries that
 are filled by asking the fitted encoders themselves; for a few rows a gradient-boosted ensemble is run as one generated
 Python function, comparison by comparison in float64 and summed in scikit-learn's order. Everything private that is read
-here may change with scikit-learn, so nothing is assumed: at load both ways answer the same rows (the example, and rows with
-missing, unknown and recombined values), and unless all bits agree the plain way is kept.
+here may change with scikit-learn, so nothing is assumed: at load both ways answer the same rows (the example, and rows
+with missing, unknown and recombined values), and unless all bits agree the plain way is kept.
 """
 
 from __future__ import annotations
@@ -203,11 +203,11 @@ def _finish(
     final: Any, predictor: Callable[[Any, Callable[[Any], Any]], Predict]
 ) -> Callable[[Column], dict[str, Column]]:
     """Return the last step, from the matrix to the outputs."""
-    general = predictor(final, lambda table: table)
+    general: Any = predictor(final, lambda table: table)
     name = type(final).__name__
     if name in ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"):
         return _boosted(final, general)
-    return general
+    return lambda table: general(table)
 
 
 def _boosted(final: Any, general: Any) -> Callable[[Column], dict[str, Column]]:

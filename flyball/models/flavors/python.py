@@ -69,7 +69,9 @@ def dump(model: Any, signature: Signature, example: Any) -> dict[str, bytes]:  #
         raise InvalidInput(
             f"{name} has no source file (it was typed into a notebook or a shell); put it into a module and import it"
         )
-    if isinstance(model, FunctionType) and not _holds(compile(source, str(path), "exec"), model.__code__):
+    if isinstance(model, FunctionType) and not _holds(
+        compile(source, str(path), "exec", dont_inherit=True), model.__code__
+    ):
         raise InvalidInput(f"the file of {name} has changed since it was imported; import it again, then save")
     return {"source.py": source, "entry.json": json.dumps({"name": name}).encode()}
 
@@ -85,7 +87,7 @@ def load(
     sys.modules[module.__name__] = module
     found: Any = module
     try:
-        exec(compile(source, f"{module.__name__}.py", "exec"), vars(module))
+        exec(compile(source, f"{module.__name__}.py", "exec", dont_inherit=True), vars(module))
         for part in json.loads(files["entry.json"])["name"].split("."):
             found = getattr(found, part)
     except AttributeError as error:

@@ -16,7 +16,11 @@ export function number(value, digits = 3) {
     .replace("-", "−");
 }
 
-export const percent = (share) => (share === null ? MISSING : `${number(Number((share * 100).toPrecision(3)))} %`);
+/** A number that a person has set, such as a threshold: as it was written, not padded to three digits. */
+export const plain = (value) => String(Number(value.toPrecision(6))).replace("-", "−");
+
+/** A share between 0 and 1: `70 %`, `33.3 %`, `0.041 %`. */
+export const percent = (share) => (share === null ? MISSING : `${plain(Number((share * 100).toPrecision(3)))} %`);
 
 const INSTANT = new Intl.DateTimeFormat(undefined, {
   year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
@@ -37,7 +41,8 @@ export function relative(date, now = Date.now()) {
   const seconds = (now - date.getTime()) / 1000;
   const span = Math.abs(seconds);
   if (span < 10) return "just now";
-  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => span >= size);
-  const text = `${Math.floor(span / size)} ${unit}`;
+  const [size, unit] = [[31556952, "y"], [5259492, "mo"], [86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => span >= size);
+  // Two months and more are counted in months, so that the threshold is not the unit.
+  const text = `${Math.floor(span / (unit === "mo" ? size / 2 : size))} ${unit}`;
   return seconds > 0 ? `${text} ago` : `in ${text}`;
 }

@@ -7,6 +7,8 @@
 import { FbChart, colour, element } from "./fb-chart.js";
 
 const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+const FONT_PX = 11;
+const READABLE = 0.72; // of the size at which words are set: 8 px is the least that can be read
 const MARKS = { ok: "●", busy: "◐", warn: "▲", bad: "◆", off: "○", unknown: "◌" };
 // Cytoscape adds a <style> of its own unless it finds one by this id; the policy forbids it and flyball.css has the rule.
 const STYLE_ID = "__________cytoscape_stylesheet";
@@ -15,7 +17,7 @@ class FbGraph extends FbChart {
   isEmpty(data) { return !data.nodes?.length; }
   get plotHeight() { return Number(this.getAttribute("height")) || 320; }
 
-  draw(stage, data) {
+  draw(stage, data, width) {
     let graph = null;
     let gone = false;
     const box = element("div", { className: "fb-graph-box" });
@@ -23,7 +25,7 @@ class FbGraph extends FbChart {
     const buttons = this.#buttons(() => graph);
     stage.append(box, buttons);
     libraries().then((cytoscape) => {
-      if (!gone) graph = this.#graph(cytoscape, box, data);
+      if (!gone) graph = this.#graph(cytoscape, box, data, width);
     });
     return () => {
       gone = true;
@@ -31,18 +33,19 @@ class FbGraph extends FbChart {
     };
   }
 
-  #graph(cytoscape, box, data) {
+  #graph(cytoscape, box, data, width) {
     const known = new Set(data.nodes.map((node) => node.id));
-    const nodes = data.nodes.map((node) => ({ data: { ...node, text: words(node) }, classes: node.id === data.focus ? "focus" : "" }));
+    const sizes = measurer();
+    const nodes = data.nodes.map((node) => ({ data: { ...node, ...sizes(words(node)) }, classes: node.id === data.focus ? "focus" : "" }));
     const edges = data.edges.filter((edge) => known.has(edge.from) && known.has(edge.to));
     const graph = cytoscape({
       container: box,
       elements: [...nodes, ...edges.map((edge) => ({ data: { source: edge.from, target: edge.to, label: edge.label ?? "" } }))],
       style: this.#style(),
-      layout: { name: "dagre", rankDir: "LR", nodeSep: 14, rankSep: 46, fit: true, padding: 12, animate: false },
+      layout: { name: "null" },
       minZoom: 0.1, maxZoom: 2, userZoomingEnabled: false, boxSelectionEnabled: false, autounselectify: true, autoungrabify: true,
     });
-    this.#look(graph, data.focus);
+    this.#arrange(graph, box, width, data.focus);
     graph.on("tap", "node", (event) => { const { href } = event.target.data(); if (href) location.assign(href); });
     graph.on("mouseover", "node", (event) => { box.style.cursor = event.target.data("href") ? "pointer" : ""; this.#near(graph, event.target); });
     graph.on("mouseout", "node", () => { box.style.cursor = ""; graph.elements().removeClass("far"); });
@@ -55,15 +58,27 @@ class FbGraph extends FbChart {
     return graph;
   }
 
-  /** Everything at once where it can be read; else, at a size that can, what is in question in the middle. */
-  #look(graph, focus) {
-    if (graph.zoom() > 1) {
-      graph.zoom(1);
-      graph.center();
-    } else if (graph.zoom() < 0.6 && focus) {
-      graph.zoom(0.8);
-      graph.center(graph.getElementById(focus));
+  /**
+   * Left to right, or downwards where that shows more (a phone); everything at once where it can be read, else what
+   * is in question in the middle at a size that can. The box is no higher than what is in it.
+   */
+  #arrange(graph, box, width, focus) {
+    const arranged = (rankDir) => {
+      graph.layout({ name: "dagre", rankDir, nodeSep: 12, rankSep: rankDir === "LR" ? 44 : 34, fit: false, animate: false }).run();
+      const { w, h } = graph.elements().boundingBox();
+      const most = rankDir === "LR" ? this.plotHeight : this.plotHeight * 1.7;
+      return { rankDir, h, most, level: Math.min(1, (width - 16) / w, (most - 16) / h) };
+    };
+    let found = arranged("LR");
+    if (found.level < READABLE) {
+      const down = arranged("TB");
+      found = down.level > found.level ? down : arranged("LR");
     }
+    const level = found.level < READABLE && focus ? 0.8 : found.level;
+    box.style.height = `${Math.ceil(Math.min(found.most, Math.max(found.h * level + 20, 120)))}px`;
+    graph.resize();
+    graph.zoom(level);
+    graph.center(level > found.level ? graph.getElementById(focus) : undefined);
   }
 
   #near(graph, node) {
@@ -76,7 +91,7 @@ class FbGraph extends FbChart {
     return [
       { selector: "node", style: {
         shape: "round-rectangle", label: "data(text)", "text-valign": "center", "text-halign": "center", "text-wrap": "wrap",
-        "font-family": FAMILY, "font-size": 11, "line-height": 1.35, color: hue("--text"), width: "label", height: "label", padding: 9,
+        "font-family": FAMILY, "font-size": FONT_PX, "line-height": 1.35, color: hue("--text"), width: "data(width)", height: "data(height)",
         "background-color": hue("--surface"), "border-width": 1, "border-color": hue("--line-strong"), "corner-radius": 6 } },
       ...["ok", "busy", "warn", "bad"].map((tone) => ({ selector: `node[tone = "${tone}"]`, style: { "border-color": hue(`--${tone}`) } })),
       { selector: "node.focus", style: { "border-width": 2, "border-color": hue("--accent"), "background-color": hue("--accent-soft"), "font-weight": 600 } },
@@ -124,8 +139,20 @@ class FbGraph extends FbChart {
 
 function words(node) {
   const mark = MARKS[node.tone] ?? "";
-  const second = [node.kind, node.state && `${mark} ${node.state}`.trim()].filter(Boolean).join("  ");
+  const kind = node.kind && !node.label.startsWith(node.kind) ? node.kind : "";
+  const second = [kind, node.state && `${mark} ${node.state}`.trim()].filter(Boolean).join("  ");
   return second ? `${node.label}\n${second}` : node.label;
+}
+
+/** What gives a text its node: the words, and the width and height that hold them. */
+function measurer() {
+  const ctx = element("canvas").getContext("2d");
+  ctx.font = `600 ${FONT_PX}px ${FAMILY}`;
+  return (text) => {
+    const lines = text.split("\n");
+    const width = Math.max(...lines.map((line) => ctx.measureText(line).width)) + 18;
+    return { text, width, height: lines.length * FONT_PX * 1.35 + 12 };
+  };
 }
 
 function link(node) {

@@ -5,7 +5,7 @@
 //  "statistic": {"name": "W1", "value": 0.41, "threshold": 0.05, "verdict": "drifting", "tone": "warn"}}
 // Counts become shares, so that windows of different size compare; each count may be a float.
 import { FbChart, element, svg, ticks, tipLine } from "./fb-chart.js";
-import { number, percent } from "./fb-format.js";
+import { number, percent, plain } from "./fb-format.js";
 
 const FOOT_PX = 20;
 
@@ -53,7 +53,8 @@ class FbHist extends FbChart {
     if (data.statistic) {
       const { name, value, threshold, verdict, tone } = data.statistic;
       const text = element("div", { className: "fb-statistic" });
-      const sign = threshold === null || threshold === undefined ? "" : ` ${value > threshold ? ">" : "≤"} ${number(threshold)}`;
+      const isKnown = value !== null && threshold !== null && threshold !== undefined;
+      const sign = isKnown ? ` ${value > threshold ? ">" : "≤"} ${plain(threshold)}` : "";
       text.append(element("span", { textContent: name }), element("b", { textContent: number(value) }), sign);
       if (verdict) text.append(element("span", { className: `state tone-${tone ?? "unknown"}`, textContent: verdict }));
       head.append(text);

@@ -1,7 +1,7 @@
 """Tensors of the Open Inference Protocol: JSON or raw bytes to NumPy arrays, and back.
 
 Source: Open Inference Protocol v2, "Inference Request JSON Object", "Tensor Data", "Tensor Data Types"; Triton's
-"Binary tensor data extension". Every size that a client names is counted in Python integers before anything is allocated.
+"Binary tensor data extension". Every size that a client names is counted in Python integers before it is allocated.
 
 Choices that the specification leaves open: answers are flat; NaN and the infinities are null in JSON and exact in
 binary; null in a request is NaN in FP32 and FP64 and refused elsewhere; FP16 and BF16 travel as raw bytes only.

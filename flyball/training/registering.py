@@ -1,0 +1,135 @@
+"""Register a model: bundle it, judge it, compare it with the champion on the same rows, publish it as a version.
+
+What is published carries all that later decisions need: what it was trained on (monitors compare with that), how good
+it was and how much its windows differed (decay is judged by that), and how it did against the champion (gates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from flyball.data.rows import Rows
+from flyball.errors import InvalidInput
+from flyball.evaluation.evaluate import Evaluation, answers_for, evaluate, task_of, truth_for
+from flyball.ledger import Ledger
+from flyball.ledger.refs import Ref
+from flyball.ledger.versions import Version
+from flyball.models import bundle
+from flyball.models.bundle import Bundle, LoadedModel
+from flyball.stats.comparison import compare
+from flyball.stats.intervals import interval
+from flyball.stats.metrics import metric
+from flyball.storage.blobs import BlobStore
+
+__all__ = ["answer", "compare_with", "judge", "register", "windows_of"]
+
+WINDOW_ROWS = 1000  # of the test rows, consecutive in time, whose spread tells how much the metric varies by itself
+
+
+def answer(model: Any, rows: Rows) -> dict[str, np.ndarray[Any, Any]]:
+    """Return a model's outputs by name for rows; `model` is an estimator or a `LoadedModel`."""
+    if isinstance(model, LoadedModel):
+        names = [field.name for field in model.signature.inputs]
+        return dict(model.predict(model.signature.columns_from({n: rows.frame[n].to_list() for n in names})))
+    return dict(bundle.answers(model, rows.X))
+
+
+def judge(model: Any, rows: Rows, *, metric_name: str | None = None, slices: Sequence[str] = ()) -> Evaluation:
+    """Evaluate a model on rows. Raises InvalidInput as `evaluate` does."""
+    if not len(rows):
+        raise InvalidInput("there are no rows to evaluate on")
+    outputs = answer(model, rows)
+    return evaluate(task_of(rows.y), rows.y, outputs, deciding=metric_name, frame=rows.frame, slices=slices)
+
+
+def compare_with(champion: LoadedModel, challenger: Any, rows: Rows, metric_names: Sequence[str]) -> dict[str, Any]:
+    """Return, by metric, the comparison of two models on the same rows as JSON values."""
+    task = task_of(rows.y)
+    truth = truth_for(task, rows.y)
+    ours, theirs = answer(challenger, rows), answer(champion, rows)
+    return {name: asdict(compare(name, truth, _part(name, ours), _part(name, theirs))) for name in metric_names}
+
+
+def windows_of(model: Any, rows: Rows, metric_name: str, size: int = WINDOW_ROWS) -> dict[str, Any]:
+    """Return the metric on consecutive windows of unseen rows in time order, with standard errors, as JSON values."""
+    ordered = rows.frame.sort(rows.event_time, maintain_order=True) if rows.event_time else rows.frame
+    whole = Rows(ordered, rows.target, rows.inputs, rows.event_time)
+    truth, outputs = truth_for(task_of(rows.y), whole.y), answer(model, whole)
+    answers = _part(metric_name, outputs)
+    values, errors = [], []
+    for start in range(0, len(whole) - size + 1, size):
+        part = slice(start, start + size)
+        if np.unique(truth[part]).size < 2 and metric(metric_name).needs == "score":
+            continue
+        found = interval(metric_name, truth[part], answers[part])
+        values.append(found.value)
+        errors.append((found.high - found.low) / (2 * 1.96))
+    return {"metric": metric_name, "rows": size, "values": values, "errors": errors}
+
+
+def register(
+    ledger: Ledger,
+    blobs: BlobStore,
+    name: str,
+    model: Any,
+    *,
+    actor: str,
+    example: Any,
+    evaluation: Evaluation | None = None,
+    windows: Mapping[str, Any] | None = None,
+    comparison: Mapping[str, Any] | None = None,
+    trained_on: Ref | None = None,
+    also_from: Sequence[tuple[Ref, str]] = (),
+    run: str | None = None,
+    note: str = "",
+    cause: int | None = None,
+) -> Version:
+    """Publish a model as the next version of `model/<name>`, which must have been declared.
+
+    Args:
+        ledger, blobs: where it is kept.
+        name: the model.
+        model: an estimator that a flavour recognises.
+        actor: who registers.
+        example: rows of inputs; the bundle is proved to answer them as the model does.
+        evaluation: how good it is.
+        windows: how much its metric varies over windows of unseen rows (`windows_of`).
+        comparison: `{"champion": "late@1", "metrics": {name: comparison}}`.
+        trained_on: the version of the data that it learnt from.
+        also_from: further lineage as (reference, role).
+        run: the run that made it.
+        note: a sentence that stays with the version.
+        cause: the event because of which this is done.
+
+    Raises:
+        NotFound: the model was not declared.
+        InvalidInput, StepFailed: the model cannot be bundled; see `models.bundle.save`.
+    """
+    with ledger.read() as world:
+        world.resources.get("model", name)
+    kept: Bundle = bundle.save(blobs, model, example=example, metadata={"name": name, "run": run})
+    metadata: dict[str, Any] = {
+        "flavor": kept.manifest["flavor"],
+        "signature": kept.signature.to_dict(),
+        "size_bytes": kept.size_bytes,
+        "trained_on": str(trained_on) if trained_on else None,
+        "note": note or None,
+        "comparison": dict(comparison) if comparison else None,
+    }
+    if evaluation is not None:
+        metadata |= {"task": evaluation.task, "metric": evaluation.metric}
+        metadata["evaluation"] = {**evaluation.to_dict(), "windows": dict(windows or {})}
+    sources = ([(trained_on, "trained on")] if trained_on else []) + list(also_from)
+    metadata = {k: v for k, v in metadata.items() if v is not None}
+    with ledger.write(actor, cause) as world:
+        return world.versions.publish(
+            "model", name, kept.digest, metadata=metadata, run=run, made_from=sources
+        )
+
+
+def _part(metric_name: str, outputs: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    return answers_for(metric(metric_name), outputs)
