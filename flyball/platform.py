@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flyball import settings
 from flyball.clock import SYSTEM, Clock
-from flyball.errors import Forbidden, Incompatible, InvalidInput, NotFound, Unavailable
+from flyball.errors import Forbidden, Incompatible, InvalidInput, NotFound
 from flyball.governance.identity import Principal, local_user
 from flyball.ledger import Fence, Ledger, Transaction, kinds
 from flyball.ledger.journal import Event
@@ -36,9 +37,13 @@ if TYPE_CHECKING:
     from flyball.data.datasets import Datasets, Published
     from flyball.delivery.documents import Document
     from flyball.delivery.plan import Plan
+    from flyball.models.bundle import LoadedModel
+    from flyball.monitoring.results import Results
+    from flyball.serving.engine import Engine
     from flyball.storage.blobs import BlobStore
     from flyball.storage.online import OnlineStore
     from flyball.storage.tables import TableStore
+    from flyball.tracking.live import LiveTraffic
     from flyball.tracking.runs import ActiveRun
 
 __all__ = ["MAY", "Platform"]
@@ -52,6 +57,11 @@ KIND_MODULES = (
     "flyball.monitoring.kinds",
     "flyball.pipelines.kinds",
     "flyball.serving.kinds",
+)
+
+# Of a thing's events, those that `why` starts from when there are any: what people ask about.
+TELLING = frozenset(
+    {"promoted", "rolled back", "serves", "drifting", "decayed", "fired", "aliased", "published", "refused", "passed"}
 )
 
 # Who may do what: the lowest role that each act needs.
@@ -150,6 +160,23 @@ class Platform:
 
         return Datasets(self.ledger, self.tables, self.project, self.clock)
 
+    @cached_property
+    def traffic(self) -> LiveTraffic:
+        from flyball.tracking.live import LiveTraffic
+
+        return LiveTraffic(self.home / "traffic", self.clock)
+
+    @cached_property
+    def monitor_results(self) -> Results:
+        from flyball.monitoring.results import Results
+
+        return Results(self.home / "streams")
+
+    @property
+    def actor(self) -> str:
+        """Who acts, as the journal names them."""
+        return self.principal.actor
+
     # -- resources
 
     def resources(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[Resource]:
@@ -202,7 +229,7 @@ class Platform:
     def publish(self, dataset: str, source: Any = None, **options: Any) -> Published:
         """Publish rows as the dataset's next version; see `Datasets.publish`."""
         self._may("publish")
-        return self.datasets.publish(dataset, source, actor=self.principal.actor, **options)
+        return self.datasets.publish(dataset, source, actor=self.actor, **options)
 
     def frame(self, target: str | Ref) -> pl.LazyFrame:
         """Return the rows of a version of a dataset or a quarantine, lazily. Raises NotFound."""
@@ -218,7 +245,7 @@ class Platform:
 
         with self._writing("record") as world:
             run = world.runs.start(kind, name, source=source(), environment=environment(), **options)
-        return ActiveRun(run, self.ledger, self.blobs, self.principal.actor, self.clock)
+        return ActiveRun(run, self.ledger, self.blobs, self.actor, self.clock)
 
     def runs(self, **filters: Any) -> list[Run]:
         """Return runs, newest first; see `Runs.find` for the filters."""
@@ -253,7 +280,94 @@ class Platform:
         with self._reading() as world:
             return world.versions.aliases(kind, name, at)
 
+    # -- models and deployments
+
+    def register(self, name: str, model: Any, **options: Any) -> Version:
+        """Publish a model's next version; see `training.registering.register`."""
+        from flyball.training.registering import register
+
+        self._may("register")
+        return register(self.ledger, self.blobs, name, model, actor=self.actor, **options)
+
+    def load(self, target: str | Ref) -> LoadedModel:
+        """Load a model version, its digests verified. Raises NotFound, Corrupt, MissingExtra."""
+        from flyball.models import bundle
+
+        found = ref(str(target)) if "/" in str(target) else ref(str(target), "model")
+        return bundle.load(self.blobs, self.version(found if found.version else f"{found}@champion").digest)
+
+    def approve(self, target: str | Ref) -> Version:
+        """Agree to a model version that waits for a person. Raises NotFound."""
+        from flyball.delivery.promotion import approve
+
+        found = ref(str(target)) if "/" in str(target) else ref(str(target), "model")
+        with self._writing("approve") as world:
+            version = world.versions.get("model", found.name, found.version or "latest")
+            approve(version, world)
+        return version
+
+    def rollback(self, target: str | Ref) -> str:
+        """Send a deployment back: end its rollout, or else give the champion's place back to the champion before.
+
+        Returns:
+            The version that serves from now on, like `late@1`.
+
+        Raises:
+            NotFound: no such deployment.
+            Conflict: there is nothing to go back to.
+        """
+        from flyball.delivery.promotion import roll_back
+
+        found = ref(str(target)) if "/" in str(target) else ref(str(target), "deployment")
+        with self._writing("rollback") as world:
+            return roll_back(found.name, world)
+
+    def predict(self, deployment: str, records: Any, key: str | None = None) -> list[dict[str, Any]]:
+        """Answer records as the data plane would, and log them; see `serving.engine`. Raises NotFound, InvalidInput."""
+        self._may("predict")
+        rows = [records] if isinstance(records, Mapping) else list(records)
+        self.engine.refresh()
+        return self.engine.predict(deployment, rows, key=key).records()
+
+    def label(self, labels: Iterable[tuple[str, Any]] | Mapping[str, Any], source: str = "") -> int:
+        """Append the truth of predictions by their ids; return how many. Durable on return. Raises InvalidInput."""
+        from flyball.tracking.predictions import Label, LabelLog
+
+        self._may("label")
+        pairs = labels.items() if isinstance(labels, Mapping) else labels
+        now = self.clock.now()
+        rows = [Label(prediction, value, now, source or self.actor) for prediction, value in pairs]
+        log = LabelLog(self.home / "traffic", "platform")
+        try:
+            log.append_wait(rows)
+        finally:
+            log.close()
+        return len(rows)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The data plane's own engine in this process, for notebooks without a server."""
+        from flyball.serving.engine import Engine
+
+        return Engine(self.home)
+
     # -- explaining
+
+    def why(self, target: str | Ref) -> list[Event]:
+        """Return the newest event of a thing that has a cause worth telling, and its causes, newest first.
+
+        Raises:
+            NotFound: nothing has happened to it.
+        """
+        found = self._ref(target)
+        with self._reading() as world:
+            if found.kind == "event":
+                return world.journal.chain(int(found.name))
+            events = world.journal.find(ref=str(found), limit=200)
+            if not events:
+                raise NotFound(f"the journal knows nothing of {found}")
+            told = [e for e in events if e.action in TELLING] or events
+            return world.journal.chain(told[0].seq)
 
     def events(self, **filters: Any) -> list[Event]:
         """Return journal events, newest first; see `Journal.find` for the filters."""
@@ -280,7 +394,21 @@ class Platform:
 
     def controllers(self) -> list[Controller]:
         """Return the controllers of all rooms over this platform's backends."""
-        raise Unavailable("no controllers yet")
+        from flyball.delivery.promotion import PromotionController
+        from flyball.monitoring.monitors import MonitorController
+        from flyball.pipelines.controller import PipelineController
+        from flyball.pipelines.triggers import TriggerController
+        from flyball.serving.deployments import DeploymentController
+        from flyball.serving.evidence import TrafficEvidence
+
+        serving = self.home / "serving"
+        return [
+            PromotionController(),
+            DeploymentController(serving, TrafficEvidence(self.traffic, serving / "status.json")),
+            MonitorController(self.traffic, self.datasets, self.monitor_results),
+            PipelineController(self.home, worker_command),
+            TriggerController(),
+        ]
 
     def loop(self) -> Loop:
         """Return the loop that keeps this home as wanted; start it or settle it."""
@@ -304,7 +432,7 @@ class Platform:
         self, act: str, cause: int | None = None, fence: Fence | None = None
     ) -> AbstractContextManager[Transaction]:
         self._may(act)
-        return self.ledger.write(self.principal.actor, cause, fence)
+        return self.ledger.write(self.actor, cause, fence)
 
     def _ref(self, target: str | Ref) -> Ref:
         """Return a reference whose kind may be written as people write it: `Datasets/flights`, `deployment/late`."""
@@ -313,6 +441,11 @@ class Platform:
         if not slash:
             raise InvalidInput(f'"{text}" is not a reference; write it like deployment/late')
         return ref(f"{kind}/{rest}" if kind in ("run", "event") else f"{kinds.kind_of(kind).word}/{rest}")
+
+
+def worker_command(home: Path, run: str) -> list[str]:
+    """Return the command that executes a pipeline run."""
+    return [sys.executable, "-m", "flyball.worker", "--home", str(home), "--run", run]
 
 
 def _check_home(home: Path, *, create: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
+from functools import cache
 from types import ModuleType
 
 from flyball.errors import NotFound, did_you_mean, listed
@@ -17,11 +18,15 @@ from flyball.errors import NotFound, did_you_mean, listed
 __all__ = ["find", "names"]
 
 
+@cache
+def _built_in(package: str) -> frozenset[str]:
+    family = importlib.import_module(package)
+    return frozenset(m.name for m in pkgutil.iter_modules(family.__path__) if not m.name.startswith("_"))
+
+
 def names(package: str) -> list[str]:
     """Return the sorted names of all extensions of a family, given its package (`"flyball.models.flavors"`)."""
-    family = importlib.import_module(package)
-    built_in = {m.name for m in pkgutil.iter_modules(family.__path__) if not m.name.startswith("_")}
-    return sorted(built_in | {e.name for e in _entry_points(package)})
+    return sorted(_built_in(package) | {e.name for e in _entry_points(package)})
 
 
 def find(package: str, name: str) -> ModuleType:
@@ -33,16 +38,14 @@ def find(package: str, name: str) -> ModuleType:
     known = names(package)
     if name not in known:
         family = package.rsplit(".", 1)[-1].replace("_", " ")
-        raise NotFound(f'no {family} is called "{name}"{did_you_mean(name, known)} (known: {listed(known)})')
-    for entry in _entry_points(package):
-        if entry.name == name:
-            built_in = {m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__)}
-            if name not in built_in:
-                loaded = entry.load()
-                assert isinstance(loaded, ModuleType)
-                return loaded
+        raise NotFound(f'there is no "{name}" among the {family}{did_you_mean(name, known)} (known: {listed(known)})')
+    if name not in _built_in(package):
+        loaded = next(e for e in _entry_points(package) if e.name == name).load()
+        assert isinstance(loaded, ModuleType)
+        return loaded
     return importlib.import_module(f"{package}.{name}")
 
 
+@cache
 def _entry_points(package: str) -> importlib.metadata.EntryPoints:
     return importlib.metadata.entry_points(group="flyball." + package.rsplit(".", 1)[-1])

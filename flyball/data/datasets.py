@@ -87,9 +87,9 @@ class Datasets:
         """
         with self._ledger.read() as world:
             spec = Dataset.model_validate(world.resources.get("dataset", name).spec)
-        frame = self._open(name, spec, source)
-        _check_columns(name, spec, frame)
         contract = self.contract(name, spec)
+        frame = self._open(name, spec, source, contract)
+        _check_columns(name, spec, frame)
         good, bad, report = frame, None, None
         if contract is not None:
             from flyball.data.checking import check, split
@@ -133,14 +133,15 @@ class Datasets:
             return read_contract(path)
         return read_contract(spec.contract)
 
-    def _open(self, name: str, spec: Dataset, source: Any) -> pl.LazyFrame:
+    def _open(self, name: str, spec: Dataset, source: Any, contract: Contract | None) -> pl.LazyFrame:
         from flyball.data.sources import open_source
 
+        texts = contract.string_columns if contract is not None else ()  # codes such as 01001 stay text
         if source is not None:
-            return open_source(source)
+            return open_source(source, string_columns=texts)
         if spec.source is None:
             raise InvalidInput(f"dataset/{name} has no source of its own; give publish() a frame, records or a path")
-        return open_source(str(self._project / spec.source.files))
+        return open_source(str(self._project / spec.source.files), string_columns=texts)
 
     def _write(self, frame: pl.LazyFrame, name: str, mode: str) -> Table:
         after = None

@@ -12,14 +12,15 @@ from dataclasses import asdict
 from typing import Any
 
 from flyball.control import Blocked, Outcome, World
+from flyball.errors import Conflict
 from flyball.evaluation.gates import GateResult, judge
 from flyball.ledger import Transaction
-from flyball.ledger.refs import Ref
+from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
 from flyball.ledger.versions import Version
 from flyball.models.kinds import Model
 
-__all__ = ["APPROVED", "PromotionController", "approve"]
+__all__ = ["APPROVED", "PromotionController", "approve", "roll_back"]
 
 APPROVED = "approved"
 
@@ -105,3 +106,39 @@ def approve(version: Version, writing: Transaction) -> Ref:
     """Note that a person agrees to a version."""
     writing.journal.note(APPROVED, str(version.ref), {}, version.event)
     return version.ref
+
+
+def roll_back(deployment: str, writing: Transaction) -> str:
+    """End a deployment's rollout, or give the champion's place back to the champion before; return who serves then.
+
+    The deployment's controller moves the traffic; the alias that it follows moves here, with the person as actor.
+
+    Raises:
+        NotFound: no such deployment.
+        Conflict: there is neither a rollout nor an earlier champion.
+    """
+    resource = writing.resources.get("deployment", deployment)
+    model = ref(str(resource.spec["model"]), "model").name
+    aliases = writing.versions.aliases("model", model)
+    rollout = resource.status.get("rollout")
+    if rollout is not None:
+        status = {k: v for k, v in resource.status.items() if k != "rollout"}
+        status["serving"] = _champion_alone(resource.status["serving"])
+        status["last_rollout"] = {**rollout, "verdict": "rolled back", "reason": "a person ended it"}
+        detail = {"challenger": f"{model}@{rollout['challenger']}", "reason": "a person ended it"}
+        applied = writing.resources.set_status("deployment", deployment, status, action="rolled back", detail=detail)
+        writing.versions.set_alias(
+            "model", model, "challenger", None, cause=applied.event.seq if applied.event else None
+        )
+        return f"{model}@{rollout['champion']}"
+    champions = [c.number for c in writing.versions.alias_history("model", model, "champion") if c.number is not None]
+    earlier = [number for number in champions if number != aliases.get("champion")]
+    if not earlier:
+        raise Conflict(f"deployment/{deployment} has no rollout to end and no earlier champion to go back to")
+    writing.versions.set_alias("model", model, "champion", earlier[-1])
+    return f"{model}@{earlier[-1]}"
+
+
+def _champion_alone(serving: Mapping[str, Any]) -> dict[str, Any]:
+    champion = next(v for v in serving["variants"] if v["name"] == "champion")
+    return {"revision": serving["revision"] + 1, "variants": [{**champion, "weight": 100.0}]}

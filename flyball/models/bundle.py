@@ -11,6 +11,7 @@ reaches a deserialiser before its digest was verified, and no flavour reads a pi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -30,10 +31,10 @@ from flyball.errors import (
 )
 from flyball.models import _archive, _frames, _manifest
 from flyball.models._columns import Column, shown
-from flyball.models.signature import Signature, infer_signature
+from flyball.models.signature import Signature
 from flyball.storage.blobs import BlobStore, digest_of
 
-__all__ = ["Bundle", "LoadedModel", "export", "import_", "load", "read_manifest", "save"]
+__all__ = ["Bundle", "LoadedModel", "answers", "export", "import_", "load", "read_manifest", "save"]
 
 Predict = Callable[[Mapping[str, Column]], dict[str, Column]]
 
@@ -129,8 +130,9 @@ def save(
 
     Raises:
         InvalidInput: nothing recognises the model, it cannot be kept safely, or signature and example do not fit.
-        StepFailed: the model fails on its own example, or answers otherwise once reloaded. Nothing refers to what was
-            stored until then.
+        StepFailed: the model fails on its own example, or answers otherwise once reloaded.
+
+    Whatever is raised, nothing was stored.
     """
     name, module = _flavor_of(model, flavor)
     answers = None if example is None else _guarded(lambda: module.answer(model, example), "on its example")
@@ -140,7 +142,7 @@ def save(
     if example is not None:
         checked = signature.columns_from(_named(signature, example), subject="the model's example")
     if answers is not None:
-        signature = _with_outputs(signature, answers)
+        signature = _with_outputs(signature, module, model, example, answers)
     contents = {
         f"model/{path}": data
         for path, data in _guarded(lambda: module.dump(model, signature, example), "to be kept").items()
@@ -167,6 +169,16 @@ def save(
         blobs.put(data)
     blobs.put(text)
     return bundle
+
+
+def answers(model: Any, rows: Any, flavor: str | None = None) -> dict[str, Column]:
+    """Return what a model answers on rows in the user's own form, by output name, without bundling it.
+
+    Raises:
+        InvalidInput: nothing recognises the model.
+    """
+    _, module = _flavor_of(model, flavor)
+    return dict(module.answer(model, rows))
 
 
 def read_manifest(blobs: BlobStore, digest: str) -> Bundle:
@@ -201,7 +213,7 @@ def load(blobs: BlobStore, digest: str) -> LoadedModel:
     return _loaded(bundle, contents)
 
 
-def export(blobs: BlobStore, digest: str, path: str) -> None:
+def export(blobs: BlobStore, digest: str, path: str | os.PathLike[str]) -> None:
     """Write a bundle as a zip archive: `manifest.json` and its files, each verified on the way out.
 
     Raises:
@@ -213,7 +225,7 @@ def export(blobs: BlobStore, digest: str, path: str) -> None:
     )
 
 
-def import_(blobs: BlobStore, path: str, *, limit_bytes: int = 8 << 30) -> Bundle:
+def import_(blobs: BlobStore, path: str | os.PathLike[str], *, limit_bytes: int = 8 << 30) -> Bundle:
     """Store the bundle of an archive that `export` wrote; the model is not loaded. The same bundle has the same digest.
 
     Args:
@@ -252,9 +264,11 @@ def _named(signature: Signature, example: Any) -> dict[str, Any]:
     return _frames.values_of(example)
 
 
-def _with_outputs(signature: Signature, answers: Mapping[str, Column]) -> Signature:
+def _with_outputs(
+    signature: Signature, module: ModuleType, model: object, example: object, answers: Mapping[str, Column]
+) -> Signature:
     if not signature.outputs:
-        return Signature(signature.inputs, infer_signature({"x": [0]}, answers).outputs)
+        return Signature(signature.inputs, module.signature(model, example, answers).outputs)
     stated = [field.name for field in signature.outputs]
     if set(stated) != set(answers):
         raise InvalidInput(f"the signature has the outputs {listed(stated)}, but the model answers {listed(answers)}")

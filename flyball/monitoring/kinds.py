@@ -20,6 +20,7 @@ class Drift(Spec):
         0.01, gt=0, lt=1, description="probability of at least one false alarm over `horizon` windows, all features"
     )
     horizon: int = Field(100, ge=1, description="windows that the false-alarm rate speaks of")
+    persistence: int = Field(2, ge=1, description="windows in a row beyond the threshold that count as drift")
 
 
 class Quality(Spec):

@@ -19,7 +19,7 @@ from flyball.ledger.versions import Version
 from flyball.monitoring.kinds import Monitor
 from flyball.monitoring.results import Results
 from flyball.monitoring.windows import Reference, after, drift_in, make_reference, quality_of
-from flyball.stats.calibration import floor_of_metric
+from flyball.stats.calibration import Exceeded, metric_limit
 from flyball.stats.metrics import metric
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ class MonitorController:
                 "counts": found.counts,
                 "exceeded": [asdict(e) for e in found.exceeded],
             }
+            judged = [[Exceeded(**e) for e in r["exceeded"]] for r in [*done, result][-spec.drift.persistence :]]
+            standing = reference.calibration.persisting(judged)
+            result["standing"] = [asdict(e) for e in standing]
             self._results.append(result)
             done.append(result)
             self._set("drifting", resource.name, done, _drifting(result), world)
@@ -113,7 +116,8 @@ class MonitorController:
         trained_on = version.metadata.get("trained_on")
         if spec.drift is None or trained_on is None:
             return None
-        key = (version.digest, spec.drift.window, spec.drift.false_alarms, spec.drift.horizon, str(spec.drift.features))
+        key = (version.digest, spec.drift.window, spec.drift.false_alarms, spec.drift.horizon)
+        key += (spec.drift.persistence, str(spec.drift.features))
         if key not in self._references:
             target = ref(trained_on)
             with world.read() as reading:
@@ -131,6 +135,7 @@ class MonitorController:
                 window=spec.drift.window,
                 false_alarms=spec.drift.false_alarms,
                 horizon=spec.drift.horizon,
+                persistence=spec.drift.persistence,
                 ordered=time is not None,
             )
         return self._references[key]
@@ -242,9 +247,9 @@ class MonitorController:
 
 
 def _drifting(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    if not result["exceeded"]:
+    if not result["standing"]:
         return None
-    worst = result["exceeded"][0]
+    worst = result["standing"][0]
     feature, statistic, threshold = worst["column"], worst["statistic"], worst["threshold"]
     return {
         "feature": feature,
@@ -254,7 +259,7 @@ def _drifting(result: Mapping[str, Any]) -> dict[str, Any] | None:
         "at_request": result["at_request"],
         "window": result["number"],
         "rows": result["rows"],
-        "others": [e["column"] for e in result["exceeded"][1:]],
+        "others": [e["column"] for e in result["standing"][1:]],
         "summary": f"{feature} drifted: {result['test']} {statistic:.3g} > {threshold:.3g} "
         f"in a window of {result['rows']:,} requests",
     }
@@ -289,11 +294,17 @@ def _floor(spec: Monitor, version: Version, metric_name: str) -> float | None:
     floors = [f for f in ((spec.quality.at_least if higher else spec.quality.at_most),) if f is not None]
     windows = version.metadata.get("evaluation", {}).get("windows", {})
     values = windows.get("values", [])
-    is_share = all(0 <= v <= 1 for v in values)
-    if spec.quality.against_reference and len(values) >= 2 and windows.get("metric") == metric_name and is_share:
+    if spec.quality.against_reference and len(values) >= 2 and windows.get("metric") == metric_name:
         alpha = spec.drift.false_alarms if spec.drift else 0.01
         horizon = spec.drift.horizon if spec.drift else 100
+        is_share = metric(metric_name).task != "regression"
         floors.append(
-            floor_of_metric(values, level=alpha / horizon, errors=windows.get("errors", ()), higher_is_better=higher)
+            metric_limit(
+                values,
+                level=alpha / horizon,
+                errors=windows.get("errors", ()),
+                higher_is_better=higher,
+                bounded=is_share,
+            )
         )
     return (max(floors) if higher else min(floors)) if floors else None

@@ -38,12 +38,21 @@ class DriftFinding:
 
 
 def make_reference(
-    frame: pl.DataFrame, columns: list[str], *, window: int, false_alarms: float, horizon: int, ordered: bool
+    frame: pl.DataFrame,
+    columns: list[str],
+    *,
+    window: int,
+    false_alarms: float,
+    horizon: int,
+    persistence: int,
+    ordered: bool,
 ) -> Reference:
     """Calibrate on reference rows, which stand in time order when `ordered`."""
     size = min(window, frame.height)
     values = {name: _values(frame[name]) for name in columns}
-    calibration, profiles = calibrate(values, window=size, alpha=false_alarms, horizon=horizon, ordered=ordered)
+    calibration, profiles = calibrate(
+        values, window=size, alpha=false_alarms, horizon=horizon, persistence=persistence, ordered=ordered
+    )
     return Reference(calibration, profiles)
 
 

@@ -1,1 +1,1 @@
-"""Pure mathematics: profiles, drift, calibration, intervals, metrics. No input or output."""
+"""Pure mathematics: profiles, drift, calibration, metrics, intervals, comparisons. No input or output."""

@@ -11,9 +11,9 @@ its interval at `level` (two-sided, 95 % by default):
     worse         high < −margin
     no evidence   anything else, also when the rows are too few to tell (`reason` says which)
 
-So of equal models at most (1 − level) / 2 are called better by one comparison, and as many worse. A run of looks at the
-same growing rows is more than one comparison. "No evidence" does not mean equal: whether a challenger may be *not worse*
-is asked by `not_worse(tolerance)`, which holds when low ≥ −tolerance.
+So of equal models about (1 − level) / 2 are called better by one comparison, and as many worse. A run of looks at the
+same growing rows is more than one comparison. "No evidence" does not mean equal: whether a challenger is at least *not
+worse* is asked by `not_worse(tolerance)`, which holds when low ≥ −tolerance.
 
 | | same rows | different rows |
 |---|---|---|
@@ -32,8 +32,7 @@ score, Newcombe (1998); method of variance estimates recovery (MOVER), Zou & Don
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -49,20 +48,22 @@ from flyball.stats.intervals import (
     check_level,
     estimate,
     has_no_spread,
+    interval_of,
     percentiles,
     standard_error,
     student_quantile,
     student_tail,
     too_few,
-    wilson,
 )
-from flyball.stats.metrics import Floats, Metric, Values
+from flyball.stats.metrics import Metric, Values
 from flyball.stats.metrics import metric as metric_of
 
 __all__ = ["Comparison", "Verdict", "compare", "compare_unpaired"]
 
 Verdict = Literal["better", "worse", "no evidence"]
 Rows = tuple[npt.ArrayLike, npt.ArrayLike]
+Arms = tuple[tuple[Values, Values], tuple[Values, Values]]
+Codes = tuple[Blocks | None, Blocks | None]
 
 FEWEST_ROWS = 10  # below this no interval of a difference keeps its level
 FEWEST_OF_A_CLASS = 5  # the same for auc, where each class is a sample
@@ -73,8 +74,8 @@ FEWEST_BLOCKS = 5  # with fewer, the spread between blocks is a guess
 class Comparison:
     """Two models by one metric: their intervals, the interval of challenger − champion, and the verdict.
 
-    The three intervals are None where the rows cannot carry them; then the verdict is "no evidence" and `reason` says
-    why. `p_value` is two-sided, for no difference at all (margin 0). `rows` are the challenger's; on the same rows,
+    An interval is None where the rows cannot carry it; then the verdict is "no evidence" and `reason` says why.
+    `p_value` is two-sided, for no difference at all (margin 0). `rows` are the challenger's; on the same rows,
     `champion_rows` is equal to it.
     """
 
@@ -165,28 +166,24 @@ def compare(
             well-formed but too few, or of one class, raise nothing: the verdict is "no evidence".
     """
     metric = _checked_metric(metric, level, margin)
-    truth_seen, champion = metric.checked(truth, champion)
-    _, challenger = metric.checked(truth, challenger)
-    if metric.needs == "label" and metric.task == "multiclass":
-        truth_seen, challenger, champion = _same_codes(truth, challenger, champion)
-    codes = None if blocks is None else block_codes(blocks, len(truth_seen))
-    arms = ((truth_seen, challenger), (truth_seen, champion))
-    judged = _Judged(metric, level, margin, (len(truth_seen), len(truth_seen)))
-    reason = next(filter(None, (_insufficient(metric, *arm, codes) for arm in arms)), "")
+    arms = (metric.checked(truth, challenger), metric.checked(truth, champion))
+    rows = len(arms[0][0])
+    if metric.task == "multiclass" and metric.needs == "label":  # number the classes of both models alike
+        stacked = metric.checked(np.tile(np.asarray(truth), 2), np.concatenate([challenger, champion]))
+        arms = ((stacked[0][:rows], stacked[1][:rows]), (stacked[0][rows:], stacked[1][rows:]))
+    codes = None if blocks is None else block_codes(blocks, rows)
+    asked = _Asked(metric, level, margin, (rows, rows), seed)
+    reason = _insufficient(metric, *arms[0], codes) or _insufficient(metric, *arms[1], codes)
     if reason:
-        return judged.without_difference(arms, (codes, codes), reason, seed)
+        return asked.without_difference(arms, (codes, codes), reason)
     if metric.influence is None:
-        draws = bootstrap(metric, truth_seen, (challenger, champion), codes, seed)
-        return judged.of_draws(arms, draws[:, 0], draws[:, 1], codes)
+        return asked.by_bootstrap(arms, (codes, codes), is_paired=True)
     ours, theirs = (estimate(metric, *arm, codes) for arm in arms)
-    value = ours.value - theirs.value
-    if np.array_equal(challenger, champion):
-        same = Interval(0.0, 0.0, 0.0, level, "the same predictions")
-        return judged.of(ours.interval(level), theirs.interval(level), same, 1.0)
+    if np.array_equal(arms[0][1], arms[1][1]):
+        return asked.answer(ours.interval(level), theirs.interval(level), _nothing(level), 1.0)
     contributions = metric.influence(*arms[0]) - metric.influence(*arms[1])
-    strata = truth_seen if metric.by_class else None
-    error, freedom = standard_error(contributions, strata, codes)
-    return judged.of_estimates(ours, theirs, value, error, freedom, "paired")
+    error, freedom = standard_error(contributions, arms[0][0] if metric.by_class else None, codes)
+    return asked.by_error(ours, theirs, error, freedom, "paired")
 
 
 def compare_unpaired(
@@ -195,7 +192,7 @@ def compare_unpaired(
     champion: Rows,
     level: float = 0.95,
     margin: float = 0.0,
-    blocks: Rows | None = None,
+    blocks: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare two models that each predicted rows of their own, as the arms of a canary do.
@@ -206,29 +203,199 @@ def compare_unpaired(
         metric, level, margin, seed: as `compare`.
 
     Raises:
-        NotFound, InvalidInput: as `compare`.
+        NotFound, InvalidInput: as `compare`; an arm without rows raises nothing.
     """
     metric = _checked_metric(metric, level, margin)
+    rows = (len(np.asarray(challenger[0])), len(np.asarray(champion[0])))
+    asked = _Asked(metric, level, margin, rows, seed)
+    if 0 in rows:
+        empty = "challenger" if rows[0] == 0 else "champion"
+        return asked.answer(None, None, None, None, f"the {empty} has no rows")
     arms = (metric.checked(*challenger), metric.checked(*champion))
-    rows = (len(arms[0][0]), len(arms[1][0]))
-    codes: tuple[Blocks | None, Blocks | None] = (None, None)
-    if blocks is not None:
-        codes = _shared_codes(blocks, rows)
-    judged = _Judged(metric, level, margin, rows)
-    reasons = (_insufficient(metric, *arm, _renumbered(code)) for arm, code in zip(arms, codes, strict=True))
-    names = ("challenger", "champion")
-    reason = next((f"{name}: {why}" for name, why in zip(names, reasons, strict=True) if why), "")
-    own = tuple(_renumbered(code) for code in codes)
-    if reason:
-        return judged.without_difference(arms, (own[0], own[1]), reason, seed)
+    shared = None if blocks is None else _shared_codes(blocks, rows)
+    own = (None, None) if shared is None else (_renumbered(shared[: rows[0]]), _renumbered(shared[rows[0] :]))
+    for name, arm, code in zip(("challenger", "champion"), arms, own, strict=True):
+        reason = _insufficient(metric, *arm, code)
+        if reason:
+            return asked.without_difference(arms, own, f"{name}: {reason}")
     if metric.influence is None:
-        draws = [bootstrap(metric, truth, (p,), code, seed + i) for i, ((truth, p), code) in enumerate(zip(arms, own))]
-        shortest = min(len(one) for one in draws)
-        return judged.of_draws(arms, draws[0][:shortest, 0], draws[1][:shortest, 0], own[0])
+        return asked.by_bootstrap(arms, own, is_paired=False)
     ours, theirs = (estimate(metric, *arm, code) for arm, code in zip(arms, own, strict=True))
-    if codes[0] is None or codes[1] is None:
-        return judged.of_mover(ours, theirs)
+    if shared is None:
+        return asked.by_mover(ours, theirs)
     contributions = np.concatenate([metric.influence(*arms[0]), -metric.influence(*arms[1])])
-    error, freedom = standard_error(contributions, None, np.concatenate(codes))  # type: ignore[arg-type]
-    freedom = min(freedom, ours.freedom, theirs.freedom)
-    return judged.of_estimates(ours, theirs, ours.value - theirs.value, error, freedom, "unpaired")
+    error, _ = standard_error(contributions, None, shared)
+    return asked.by_error(ours, theirs, error, min(ours.freedom, theirs.freedom), "unpaired")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked, and the ways to answer it."""
+
+    metric: Metric
+    level: float
+    margin: float
+    rows: tuple[int, int]
+    seed: int
+
+    def answer(
+        self,
+        ours: Interval | None,
+        theirs: Interval | None,
+        difference: Interval | None,
+        p_value: float | None,
+        reason: str = "",
+    ) -> Comparison:
+        undecided = Comparison(
+            self.metric.name,
+            self.metric.higher_is_better,
+            ours,
+            theirs,
+            difference,
+            p_value,
+            "no evidence",
+            reason,
+            *self.rows,
+            self.margin,
+        )
+        improvement = undecided.improvement
+        if improvement is None:
+            return undecided
+        verdict, reason = _verdict(improvement, self.margin)
+        return replace(undecided, verdict=verdict, reason=reason)
+
+    def without_difference(self, arms: Arms, codes: Codes, reason: str) -> Comparison:
+        """Answer with the intervals of the arms that have one."""
+        found: list[Interval | None] = []
+        for arm, code in zip(arms, codes, strict=True):
+            has_none = self.metric.missing(*arm) or too_few(self.metric, len(arm[0]), code)
+            try:
+                found.append(
+                    None if has_none else interval_of(self.metric, *arm, code, level=self.level, seed=self.seed)
+                )
+            except InvalidInput:  # a bootstrap whose resamples have no value
+                found.append(None)
+        return self.answer(found[0], found[1], None, None, reason)
+
+    def by_error(self, ours: Estimate, theirs: Estimate, error: float, freedom: float, method: str) -> Comparison:
+        """Answer by the standard error of the difference."""
+        value = ours.value - theirs.value
+        if self.metric.is_proportion:  # Bonett & Price: each arm is right once where the other is not
+            error = math.hypot(error, 1 / ours.trials, 1 / theirs.trials)
+        elif has_no_spread(error, max(abs(ours.value), abs(theirs.value))):
+            if ours.is_on_edge or theirs.is_on_edge:
+                return self.by_mover(ours, theirs)
+            error = 0.0
+        half = student_quantile((1 + self.level) / 2, freedom) * error
+        widest = self.metric.high - self.metric.low
+        low, high = max(value - half, -widest), min(value + half, widest)
+        p_value = 2 * student_tail(abs(value) / error, freedom) if error else float(value == 0)
+        difference = Interval(low, value, high, self.level, f"{ours.method}, {method}")
+        return self.answer(ours.interval(self.level), theirs.interval(self.level), difference, p_value)
+
+    def by_mover(self, ours: Estimate, theirs: Estimate) -> Comparison:
+        """Answer by joining the two arms' own intervals; they must be independent."""
+        mine, other = ours.interval(self.level), theirs.interval(self.level)
+        low, high = _mover(mine, other)
+        difference = Interval(low, ours.value - theirs.value, high, self.level, f"{ours.method}, MOVER")
+        return self.answer(mine, other, difference, _mover_p_value(ours, theirs))
+
+    def by_bootstrap(self, arms: Arms, codes: Codes, *, is_paired: bool) -> Comparison:
+        """Answer by resampling: the same rows for both, or each arm's own."""
+        (truth, ours), (other_truth, theirs) = arms
+        try:
+            if is_paired:
+                mine, other = bootstrap(self.metric, truth, (ours, theirs), codes[0], self.seed).T
+            else:
+                mine = bootstrap(self.metric, truth, (ours,), codes[0], self.seed)[:, 0]
+                other = bootstrap(self.metric, other_truth, (theirs,), codes[1], self.seed + 1)[:, 0]
+        except InvalidInput as error:
+            return self.answer(None, None, None, None, str(error))
+        both = min(len(mine), len(other))
+        deviations = mine[:both] - other[:both]
+        values = [self.metric.formula(*arm) for arm in arms]
+        value = values[0] - values[1]
+        beyond = min(int(np.sum(value + deviations <= 0)), int(np.sum(value + deviations >= 0)))
+        return self.answer(
+            percentiles(values[0], mine, self.level, codes[0]),
+            percentiles(values[1], other, self.level, codes[1]),
+            percentiles(value, deviations, self.level, codes[0]),
+            min(1.0, 2 * (beyond + 1) / (both + 1)),
+        )
+
+
+def _verdict(improvement: Interval, margin: float) -> tuple[Verdict, str]:
+    shown = f"the improvement {improvement.value:+.4g} [{improvement.low:+.4g}, {improvement.high:+.4g}]"
+    if improvement.low > margin:
+        return "better", f"{shown} lies above {margin:g}"
+    if improvement.high < -margin:
+        return "worse", f"{shown} lies below {-margin:g}"
+    if margin:
+        return "no evidence", f"{shown} lies neither above {margin:g} nor below {-margin:g}"
+    return "no evidence", f"{shown} does not exclude 0"
+
+
+def _insufficient(metric: Metric, truth: Values, prediction: Values, codes: Blocks | None) -> str:
+    """Return why well-formed rows cannot carry a comparison, `""` when they can."""
+    reason, rows, trials = metric.missing(truth, prediction), len(truth), metric.trials(truth, prediction)
+    if reason:
+        return reason
+    if rows < FEWEST_ROWS:
+        return f"a comparison needs at least {FEWEST_ROWS} rows; there are {rows}"
+    if metric.by_class and trials < FEWEST_OF_A_CLASS:
+        return f"comparing {metric.name} needs at least {FEWEST_OF_A_CLASS} rows of each class; one has {trials}"
+    if trials == 0:
+        return f"{metric.name} divides by zero: none of {rows:,} rows is positive"
+    number = FEWEST_BLOCKS if codes is None else int(codes.max()) + 1
+    if number < FEWEST_BLOCKS:
+        return f"a comparison needs at least {FEWEST_BLOCKS} blocks; the {rows:,} rows are of {number}"
+    return ""
+
+
+def _checked_metric(metric: str | Metric, level: float, margin: float) -> Metric:
+    found = metric_of(metric) if isinstance(metric, str) else metric
+    check_level(level)
+    if not 0 <= margin < math.inf:
+        raise InvalidInput(f"margin is {margin:g}; expected what an improvement must exceed, zero or more")
+    if not found.has_direction:
+        raise InvalidInput(f"{found.name} has no better direction, so nothing is better by it; compare mae or rmse")
+    return found
+
+
+def _mover(ours: Interval, theirs: Interval) -> tuple[float, float]:
+    """Return the ends of the difference of two independent intervals (Zou & Donner)."""
+    value = ours.value - theirs.value
+    low = value - math.hypot(ours.value - ours.low, theirs.high - theirs.value)
+    return low, value + math.hypot(ours.high - ours.value, theirs.value - theirs.low)
+
+
+def _mover_p_value(ours: Estimate, theirs: Estimate) -> float:
+    """Return the p at which the interval of level 1 − p just reaches zero, by bisection on ln p; at least 1e-12."""
+    least, most = math.log(1e-12), 0.0
+    for _ in range(40):
+        middle = (least + most) / 2
+        level = 1 - math.exp(middle)
+        low, high = _mover(ours.interval(level), theirs.interval(level))
+        least, most = (middle, most) if low <= 0 <= high else (least, middle)
+    return math.exp(most)
+
+
+def _shared_codes(blocks: tuple[npt.ArrayLike, npt.ArrayLike], rows: tuple[int, int]) -> Blocks:
+    """Return block numbers of the challenger's rows, then the champion's, equal for equal names."""
+    names = [np.asarray(one) for one in blocks]
+    for one, number in zip(names, rows, strict=True):
+        block_codes(one, number)
+    if names[0].dtype.kind != names[1].dtype.kind:
+        raise InvalidInput(
+            f"the blocks of the challenger are {names[0].dtype.name} and those of the champion {names[1].dtype.name}; "
+            "expected one type"
+        )
+    return block_codes(np.concatenate(names), sum(rows))
+
+
+def _renumbered(codes: Blocks) -> Blocks:
+    return np.asarray(np.unique(codes, return_inverse=True)[1], dtype=np.int64)
+
+
+def _nothing(level: float) -> Interval:
+    return Interval(0.0, 0.0, 0.0, level, "the same predictions")

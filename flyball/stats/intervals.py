@@ -43,10 +43,14 @@ __all__ = [
     "bootstrap",
     "check_level",
     "estimate",
+    "has_no_spread",
     "interval",
+    "interval_of",
+    "percentiles",
     "standard_error",
     "student_quantile",
     "student_tail",
+    "too_few",
     "wilson",
 ]
 
@@ -92,6 +96,12 @@ class Estimate:
     trials: float
     method: str
 
+    @property
+    def is_on_edge(self) -> bool:
+        """Whether a value in [0, 1] shows no spread, as auc = 1 does; that is no certainty."""
+        is_unit = (self.metric.low, self.metric.high) == (0, 1)
+        return is_unit and (has_no_spread(self.error, self.value) or not 0 < self.value < 1)
+
     def interval(self, level: float) -> Interval:
         """Return the interval of this value at `level`, in (0, 1)."""
         low, high = self._ends(student_quantile((1 + level) / 2, self.freedom))
@@ -101,9 +111,10 @@ class Estimate:
         value, bottom, top = self.value, self.metric.low, self.metric.high
         if self.metric.is_proportion:
             return wilson(value, self.trials, quantile)
-        if has_no_spread(self.error, value) or value in (bottom, top):
-            is_unit = (bottom, top) == (0, 1)
-            return wilson(value, self.trials, quantile) if is_unit else (value, value)
+        if self.is_on_edge:
+            return wilson(value, self.trials, quantile)
+        if has_no_spread(self.error, value):
+            return value, value
         half = quantile * self.error
         if (bottom, top) == (0, 1):
             middle, half = math.log(value / (1 - value)), half / (value * (1 - value))
@@ -151,6 +162,13 @@ def interval(
     reason = metric.missing(truth, prediction) or too_few(metric, len(truth), codes)
     if reason:
         raise InvalidInput(reason)
+    return interval_of(metric, truth, prediction, codes, level=level, seed=seed)
+
+
+def interval_of(
+    metric: Metric, truth: Values, prediction: Values, codes: Blocks | None, *, level: float, seed: int
+) -> Interval:
+    """Return the interval of checked rows that have a value; `codes` are blocks numbered from 0."""
     if metric.influence is None:
         draws = bootstrap(metric, truth, (prediction,), codes, seed)
         return percentiles(metric.formula(truth, prediction), draws[:, 0], level, codes)
@@ -167,7 +185,7 @@ def estimate(metric: Metric, truth: Values, prediction: Values, codes: Blocks | 
     contributions = metric.influence(truth, prediction)
     strata = truth if metric.by_class else None
     error, freedom = standard_error(contributions, strata, codes)
-    method = "Wilson" if metric.is_proportion else "DeLong" if metric.by_class else "influence"
+    method = "Wilson" if metric.is_proportion else metric.method
     if codes is not None:
         number = int(codes.max()) + 1
         if has_no_spread(error, value):
@@ -309,16 +327,17 @@ def student_quantile(share: float, freedom: float) -> float:
     """Return t with P(T ≤ t) = share, for any degrees of freedom > 0; infinite ones give the normal quantile."""
     if share < 0.5:
         return -student_quantile(1 - share, freedom)
-    low, high = 0.0, NormalDist().inv_cdf(share)
+    t = NormalDist().inv_cdf(share)
     if freedom >= 1e5:  # the two differ by less than 1e-4 of the width
-        return high
-    high = max(high, 1.0)
-    while student_tail(high, freedom) > 1 - share and high < 1e12:
-        low, high = high, high * 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_tail(middle, freedom) > 1 - share else (low, middle)
-    return (low + high) / 2
+        return t
+    scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
+    for _ in range(100):  # Newton from the left of a convex tail: it never oversteps
+        density = math.exp(scale - (freedom + 1) / 2 * math.log1p(t * t / freedom))
+        step = (student_tail(t, freedom) - (1 - share)) / density
+        t += step
+        if abs(step) <= 1e-12 * t:
+            break
+    return t
 
 
 def student_tail(t: float, freedom: float) -> float:

@@ -83,7 +83,9 @@ class Metric:
     is_proportion: bool = False
     """The value is a share of `trials` rows."""
     by_class: bool = False
-    """The two classes are two samples, each with its own mean (auc)."""
+    """The two classes are two samples, so that the rows of the smaller one limit what can be known."""
+    method: str = "influence"
+    """What `influence` is called where intervals say how they were made."""
     has_direction: bool = True
     """False where neither more nor less is better (bias), so that nothing can be compared."""
 
@@ -451,19 +453,29 @@ def _surprise_of_class(truth: Values, probability: Values) -> Values:
 
 
 def _class_scores(truth: Values, label: Values) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Return, per class number: f1, its denominator (true + predicted rows), rows of the truth."""
+    """Return, per class number: f1, its denominator (true + predicted rows, 0 for a class of neither), true rows."""
     size = int(max(truth.max(), label.max())) + 1
     support = np.bincount(truth, minlength=size)
     both = (support + np.bincount(label, minlength=size)).astype(np.float64)
     hits = np.bincount(truth[truth == label], minlength=size)
-    return 2 * hits / both, both, support
+    return 2 * hits / np.maximum(both, 1), both, support
+
+
+def _macro_f1(truth: Values, label: Values) -> float:
+    score, both, _ = _class_scores(truth, label)
+    return float(score.sum() / np.count_nonzero(both))
 
 
 def _macro_f1_influence(truth: Values, label: Values) -> Floats:
     score, both, _ = _class_scores(truth, label)
-    drag = score / both
+    drag = score / np.maximum(both, 1)
     contribution = np.where(truth == label, 2 / both[truth], 0.0) - drag[truth] - drag[label]
-    return np.asarray(contribution * (_sample_factor(len(truth)) / len(score)))
+    return np.asarray(contribution * (_sample_factor(len(truth)) / np.count_nonzero(both)))
+
+
+def _rows_of_rarest(truth: Values, label: Values) -> int:
+    support = _class_scores(truth, label)[2]
+    return int(support[support > 0].min())
 
 
 # ---- rows that have no value -------------------------------------------------------------------------------------
@@ -631,11 +643,11 @@ _BINARY = [
     Metric(
         "auc", "binary", True, "score", _auc, _auc_influence,
         trials=lambda truth, _: min(int(truth.sum()), int((~truth).sum())),
-        missing=_one_class, by_class=True, **_UNIT,
+        missing=_one_class, by_class=True, method="DeLong", **_UNIT,
     ),
     Metric(
         "average_precision", "binary", True, "score", _average_precision, _average_precision_influence,
-        trials=lambda truth, _: int(truth.sum()), missing=_no_positive, **_UNIT,
+        trials=lambda truth, _: int(truth.sum()), missing=_no_positive, by_class=True, **_UNIT,
     ),
     _ratio("log_loss", "binary", "score", _mean(_surprise), is_probability=True, **_ERROR),
     _ratio("brier", "binary", "score", _mean(_square_error), is_probability=True, **_UNIT),
@@ -650,9 +662,8 @@ _BINARY = [
 _MULTICLASS = [
     _ratio("accuracy", "multiclass", "label", _mean(np.equal), **_SHARE),
     Metric(
-        "macro_f1", "multiclass", True, "label",
-        lambda truth, label: float(_class_scores(truth, label)[0].mean()), _macro_f1_influence,
-        trials=lambda truth, label: max(int(_class_scores(truth, label)[2].min()), 1), **_UNIT,
+        "macro_f1", "multiclass", True, "label", _macro_f1, _macro_f1_influence,
+        trials=_rows_of_rarest, **_UNIT,
     ),
     _ratio("log_loss", "multiclass", "proba", _mean(_surprise_of_class), **_ERROR),
 ]

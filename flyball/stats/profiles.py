@@ -128,7 +128,7 @@ def bins_of(column: Column) -> Bins:
         return Bins(names=tuple(name for name, _ in common))
     finite = values[np.isfinite(values)]
     if finite.size == 0:
-        return Bins(edges=(0.0,))
+        return Bins()  # nothing but nulls: whatever comes later is "any other", be it number or name
     distinct = np.unique(finite)
     if distinct.size <= MOST_NUMERIC_BINS + 10:
         inner = (distinct[:-1] + distinct[1:]) / 2
@@ -197,7 +197,7 @@ def _as_array(column: Column) -> npt.NDArray[Any]:
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     values = values.astype(object)
-    if values.size and all(v is None or isinstance(v, int | float | np.number) for v in values):
+    if all(v is None or isinstance(v, int | float | np.number) for v in values):
         return np.array([math.nan if v is None else float(v) for v in values])
     return values
 

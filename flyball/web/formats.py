@@ -95,7 +95,10 @@ def interval_texts(value: float | None, low: float, high: float, digits: int = 3
 
 def _decimals(value: float, digits: int) -> int:
     """Decimals that leave `digits` significant ones; below zero it rounds to tens, hundreds and so on."""
-    return digits - 1 - math.floor(math.log10(abs(value))) if value else digits - 1
+    if not value:
+        return digits - 1
+    rounded = float(f"{abs(value):.{digits - 1}e}")  # 0.9999 is shown as 1.00 and not as 1.000
+    return digits - 1 - math.floor(math.log10(rounded))
 
 
 def _fixed(value: float, decimals: int) -> str:

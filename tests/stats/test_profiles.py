@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -22,7 +23,7 @@ from flyball.stats.profiles import Profile, bins_of, merge, profile
 def test_a_numeric_column_split_anyhow_gives_the_same_counts(values, cuts):
     bins = bins_of(values)
     ends = sorted({0, len(values), *(min(c, len(values)) for c in cuts)})
-    parts = [profile(values[a:b], bins) for a, b in zip(ends, ends[1:], strict=False)]
+    parts = [profile(values[a:b], bins) for a, b in itertools.pairwise(ends)]
     whole, merged = profile(values, bins), merge(parts)
     assert whole.counts.tolist() == merged.counts.tolist()
     assert whole.rows == len(values)
@@ -46,6 +47,12 @@ def test_a_new_name_is_counted_as_other_and_a_null_as_null():
     bins = bins_of(["UA", "UA", "AA", None])
     assert bins.names == ("UA", "AA")
     assert profile(["AA", "ZZ", None, "UA"], bins).counts.tolist() == [1, 1, 1, 1]
+
+
+def test_a_reference_of_nulls_takes_numbers_and_names_as_other():
+    bins = bins_of([None, None])
+    assert profile([1.0, None], bins).counts.tolist() == [1, 1]
+    assert profile(["a", None, "b"], bins).counts.tolist() == [2, 1]
 
 
 def test_moments_agree_with_numpy_after_merging():

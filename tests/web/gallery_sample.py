@@ -1,4 +1,4 @@
-"""The values that the gallery is rendered with: the story of deployment/late, made by formula so that pictures compare."""
+"""The values that the gallery is rendered with: the story of deployment/late, by formula, so that pictures compare."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def _traffic(now: datetime) -> dict[str, Any]:
 
 
 def _runs(now: datetime) -> list[dict[str, Any]]:
-    states = ["running", "finished", "finished", "failed", "finished", "cancelled", "finished", "queued"] + ["finished"] * 4
+    states = ["running", "finished", "finished", "failed", "finished", "cancelled", "finished", "queued"] + [
+        "finished"
+    ] * 4
     return [
         {
             "id": f"{0x41F3A2B1C09D + 0x1010F0F0F1 * number:012x}",
@@ -162,7 +164,18 @@ def _lineage() -> dict[str, Any]:
 def _loss() -> dict[str, Any]:
     def curve(rate: float, count: int) -> dict[str, list[float]]:
         steps = list(range(0, count, 2))
-        return {"xs": steps, "ys": [0.45 + 0.3 * math.exp(-step / rate) + 0.004 * math.sin(step * rate) for step in steps]}
+        return {
+            "xs": steps,
+            "ys": [0.45 + 0.3 * math.exp(-step / rate) + 0.004 * math.sin(step * rate) for step in steps],
+        }
 
-    runs = [("run 41f3", 1, 40.0, 300), ("run 41f4", 2, 60.0, 220), ("run 5203", 3, 25.0, 300), ("run 9c1e", 4, 90.0, 140)]
-    return {"x": "step", "series": [{"name": name, "arm": arm, **curve(rate, count)} for name, arm, rate, count in runs]}
+    runs = [
+        ("run 41f3", 1, 40.0, 300),
+        ("run 41f4", 2, 60.0, 220),
+        ("run 5203", 3, 25.0, 300),
+        ("run 9c1e", 4, 90.0, 140),
+    ]
+    return {
+        "x": "step",
+        "series": [{"name": name, "arm": arm, **curve(rate, count)} for name, arm, rate, count in runs],
+    }

@@ -8,7 +8,7 @@ export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   if (Number.isInteger(value)) return value.toLocaleString("en-US").replace("-", "−");
   if (Math.abs(value) < 1e-4) return value.toExponential(2).replace(/^-/, "−");
-  const decimals = digits - 1 - Math.floor(Math.log10(Math.abs(value)));
+  const decimals = digits - 1 - Math.floor(Math.log10(Math.abs(Number(value.toPrecision(digits)))));
   const rounded = decimals < 0 ? Math.round(value / 10 ** -decimals) * 10 ** -decimals : value;
   const shown = Math.max(decimals, 0);
   return rounded

@@ -157,16 +157,35 @@ export class FbLine extends FbChart {
 
   #names(u, ctx, data, probe, ratio, shown) {
     const ends = data.series.map((one, position) => ({ name: one.name, arm: one.arm ?? 7, y: this.nameHeight(u, data, position, shown) }));
-    const placed = ends.filter((end) => end.y !== null).sort((a, b) => a.y - b.y);
+    const edge = u.bbox.left + u.bbox.width;
+    ends.forEach((end, position) => {
+      const column = u.data[shown[position]];
+      const last = column.findLastIndex((value) => value !== null && value !== undefined);
+      const x = last < 0 ? edge : u.valToPos(u.data[0][last], "x", true);
+      // A curve that stops early has its name there, unless another curve runs through it; the others share the margin.
+      const until = x + ctx.measureText(end.name).width + 12 * ratio;
+      end.isEarly = until < edge && !shown.some((other) => other !== shown[position] && this.#passes(u, other, x, until, end.y, ratio));
+      end.x = end.isEarly ? x + 6 * ratio : edge + 8 * ratio;
+    });
+    const inMargin = ends.filter((end) => end.y !== null && !end.isEarly).sort((a, b) => a.y - b.y);
     const gap = 13 * ratio;
-    placed.forEach((end, at) => { if (at) end.y = Math.max(end.y, placed[at - 1].y + gap); });
-    const over = placed.length ? placed.at(-1).y - (u.bbox.top + u.bbox.height) : 0;
+    inMargin.forEach((end, at) => { if (at) end.y = Math.max(end.y, inMargin[at - 1].y + gap); });
+    const over = inMargin.length ? Math.max(inMargin.at(-1).y - (u.bbox.top + u.bbox.height), 0) : 0;
+    for (const end of inMargin) end.y -= over;
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
-    for (const end of placed) {
+    for (const end of ends.filter((one) => one.y !== null)) {
       ctx.fillStyle = probe(`--arm-${end.arm}`);
-      ctx.fillText(end.name, u.bbox.left + u.bbox.width + 8 * ratio, end.y - Math.max(over, 0));
+      ctx.fillText(end.name, end.x, end.y);
     }
+  }
+
+  /** Whether a series comes near height y anywhere between two places. */
+  #passes(u, number, from, until, y, ratio) {
+    return u.data[number].some((value, at) => {
+      const x = u.valToPos(u.data[0][at], "x", true);
+      return x >= from && x <= until && value !== null && value !== undefined && Math.abs(u.valToPos(value, "y", true) - y) < 9 * ratio;
+    });
   }
 
   /** Canvas height of a series' name: where its last value is; null while it has none. */

@@ -1,0 +1,411 @@
+"""What `import flyball as fb` offers: the notebook's and the script's whole world, in few words.
+
+Nothing needs to be started: the home is a folder (`FLYBALL_HOME`, else `.flyball` here), predictions are answered in
+this process, and the control loop runs in a background thread once something is deployed. When `flyball up` runs on
+the same home, it does the work and this only asks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from flyball.errors import InvalidInput, NotFound, Unavailable
+from flyball.ledger.refs import Ref, ref
+from flyball.ledger.versions import Version
+from flyball.platform import Platform
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from flyball.control.loop import Loop
+    from flyball.data.rows import Rows
+    from flyball.evaluation.evaluate import Evaluation
+    from flyball.tracking.runs import ActiveRun
+
+__all__ = [
+    "Dataset",
+    "Recording",
+    "dataset",
+    "deploy",
+    "label",
+    "look_up",
+    "open_home",
+    "platform",
+    "predict",
+    "push",
+    "run",
+    "settle",
+    "watch",
+    "why",
+]
+
+_WAIT_S = 60.0
+_EXAMPLE_ROWS = 20
+
+
+class _Session:
+    """This process's platform and its background loop."""
+
+    def __init__(self) -> None:
+        self.platform: Platform | None = None
+        self.loop: Loop | None = None
+
+    def close(self) -> None:
+        if self.loop is not None:
+            self.loop.stop()
+            self.loop = None
+        if self.platform is not None:
+            self.platform.close()
+            self.platform = None
+
+
+_session = _Session()
+atexit.register(_session.close)
+
+
+def open_home(home: str | Path | None = None) -> Platform:
+    """Use another home from here on, and return its platform; the home before is closed.
+
+    Raises:
+        Incompatible: the home was made by a newer release.
+        InvalidInput: the path is not a home.
+    """
+    _session.close()
+    _session.platform = Platform.open(home)
+    return _session.platform
+
+
+def platform() -> Platform:
+    """Return the platform that this process works with; inside a pipeline, the pipeline's own."""
+    from flyball.pipelines.execution import workbench
+
+    bench: Platform | None = workbench.get()
+    if bench is not None:
+        return bench
+    if _session.platform is None:
+        _session.platform = Platform.open()
+    return _session.platform
+
+
+# -- data
+
+
+class Dataset:
+    """A dataset by name: publish versions of it, read them, split them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def publish(self, source: Any = None, **options: Any) -> Version:
+        """Publish a frame, records, a path or a glob as the next version; see `data.datasets.Datasets.publish`."""
+        return platform().publish(self.name, source, **options).version
+
+    def frame(self, version: str | int = "latest") -> pl.LazyFrame:
+        """Return a version's rows, lazily."""
+        return platform().datasets.frame(self.name, version)
+
+    def rows(self, version: str | int = "latest", inputs: Sequence[str] | None = None) -> Rows:
+        """Return a version as rows to learn from: `.X`, `.y`. Times, entities and the target are no inputs."""
+        from flyball.data.rows import Rows
+
+        found = platform().version(Ref("dataset", self.name, str(version)))
+        spec = platform().resource(Ref("dataset", self.name)).spec
+        frame = self.frame(found.number).collect()
+        roles = [spec.get("known_at"), spec.get("label_time"), *spec.get("entity", [])]
+        return Rows.of(
+            frame,
+            spec.get("target"),
+            event_time=spec.get("event_time"),
+            inputs=inputs,
+            left_out=[c for c in roles if c],
+            origin=found.ref,
+        )
+
+    def split(self, test: str | float = 0.2, by: str | None = None) -> tuple[Rows, Rows]:
+        """Return (train, test) of the latest version: the newest rows are the test; see `Rows.split`."""
+        return self.rows().split(test, by)
+
+    def versions(self) -> list[Version]:
+        """Return all versions, newest first."""
+        return platform().versions("dataset", self.name)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r})"
+
+
+def dataset(name: str, **spec: Any) -> Dataset:
+    """Return a dataset by name; declare it when it is new or fields are given: `fb.dataset("x", target="y")`."""
+    known = platform().resources("dataset")
+    if spec or name not in [r.name for r in known]:
+        platform().declare("dataset", name, **spec)
+    return Dataset(name)
+
+
+# -- runs
+
+
+class Recording:
+    """A run that is being recorded; a context manager. Metrics, parameters and files stay with it."""
+
+    def __init__(self, active: ActiveRun) -> None:
+        self._active = active
+        self._evaluated: tuple[Any, Rows, Evaluation] | None = None
+        self.log = active.log
+        self.params = active.params
+        self.tags = active.tags
+        self.artifact = active.artifact
+        self.use = active.use
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._active.id
+
+    def evaluate(self, model: Any, rows: Rows, metric: str | None = None, slices: Sequence[str] = ()) -> Evaluation:
+        """Judge a model on rows that it has not seen; the metrics stay with the run. Prints itself as a table."""
+        from flyball.training.registering import judge
+
+        found = judge(model, rows, metric_name=metric, slices=slices)
+        if rows.origin is not None:
+            self._active.use(rows.origin)
+        self._active.log({name: interval.value for name, interval in found.metrics.items()})
+        self._evaluated = (model, rows, found)
+        return found
+
+    def register(self, name: str, model: Any, example: Any = None, note: str = "", **spec: Any) -> Version:
+        """Publish the model as the next version of `model/<name>`, with what `evaluate` found on it.
+
+        Args:
+            name: the model; it is declared when it is new. Further fields go into its declaration.
+            model: the fitted model.
+            example: some rows of inputs; default: from the rows that it was evaluated on.
+            note: a sentence that stays with the version.
+
+        Raises:
+            InvalidInput: no example is known, or the model cannot be kept.
+        """
+        from flyball.training.registering import windows_of
+
+        at = platform()
+        if spec or name not in [r.name for r in at.resources("model")]:
+            at.declare("model", name, **spec)
+        options: dict[str, Any] = {}
+        if self._evaluated is not None and self._evaluated[0] is model:
+            _, rows, evaluation = self._evaluated
+            options = {"evaluation": evaluation, "trained_on": rows.origin}
+            options["windows"] = windows_of(model, rows, evaluation.metric)
+            example = rows.X.head(_EXAMPLE_ROWS) if example is None else example
+        if example is None:
+            raise InvalidInput("give register() an example of the inputs, or evaluate the model first")
+        version = at.register(name, model, example=example, run=self.id, note=note, **options)
+        self._active.result(version=str(version.ref))
+        _act()
+        return version
+
+    def __enter__(self) -> Recording:
+        self._active.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._active.__exit__(kind, error, trace)
+
+    def _repr_html_(self) -> str:
+        return self._active._repr_html_()
+
+
+def run(name: str, **params: Any) -> Recording:
+    """Start recording a run: `with fb.run("late-arrivals", depth=6) as run: …`."""
+    return Recording(platform().start_run(name, params=params))
+
+
+# -- serving
+
+
+def deploy(
+    name: str,
+    model: str | Version | None = None,
+    *,
+    features: Iterable[Any] = (),
+    key: str | None = None,
+    rollout: Mapping[str, Any] | None = None,
+    monitor: bool | Mapping[str, Any] = True,
+    retrain: Callable[..., Any] | str | None = None,
+) -> str:
+    """Serve a model under a name, watch it, and let it retrain itself; return the version that serves.
+
+    The first version serves at once. A version that is registered later passes the model's gates, goes out by canary
+    and is promoted or rolled back by itself.
+
+    Args:
+        name: the deployment.
+        model: a version or the name of a model; default: the model of the same name.
+        features: feature views that are looked up inside a request.
+        key: input that keeps a caller on one variant.
+        rollout: how a later version is let in; see `serving.kinds.Rollout`.
+        monitor: watch drift and quality; fields of `monitoring.kinds.Monitor` to say how.
+        retrain: a function from `Rows` to a fitted model, started when the monitor finds drift or decay. It is kept
+            by its source, so it imports what it needs itself; or `file.py:name`.
+
+    Raises:
+        NotFound: no such model.
+        Unavailable: nothing came to serve within a minute; says why.
+    """
+    at = platform()
+    target = model.name if isinstance(model, Version) else ref(model or name, "model").name
+    names = [view if isinstance(view, str) else declare_view(view) for view in features]
+    at.declare("deployment", name, model=f"{target}@champion", features=names, key=key, rollout=dict(rollout or {}))
+    if monitor:
+        fields = dict(monitor) if isinstance(monitor, Mapping) else {}
+        at.declare("monitor", name, of=f"deployment/{name}", **fields)
+    if retrain is not None:
+        function = retrain if isinstance(retrain, str) else _keep_source(at, name, retrain)
+        recipe = "flyball.recipes.continuous_training:continuous_training"
+        params = {"model": target, "deployment": name, "fit": function}
+        at.declare("pipeline", f"retrain-{name}", function=recipe, params=params, uses=[f"model/{target}"])
+        alarms = [f"monitor/{name}.drifting", f"monitor/{name}.decayed"] if monitor else []
+        if alarms:
+            at.declare("trigger", f"retrain-{name}", on=alarms, start=f"retrain-{name}")
+    _act()
+    return _wait_for_service(at, name)
+
+
+def predict(name: str, records: Any, key: str | None = None) -> Any:
+    """Answer a record, or a list of records; each answer has an `id` by which its truth can be told later."""
+    answers = platform().predict(name, records, key)
+    return answers[0] if isinstance(records, Mapping) else answers
+
+
+def label(name: str, prediction: str | Mapping[str, Any], value: Any = None) -> int:
+    """Tell the truth of one prediction of a deployment, or of many: `fb.label("late", {id: 1, other: 0})`."""
+    platform().resource(Ref("deployment", name))
+    return platform().label(prediction if isinstance(prediction, Mapping) else {prediction: value})
+
+
+def push(view: Any, rows: Any) -> int:
+    """Write feature values to the online store; visible on return. Return how many were newer."""
+    from flyball.features.materialise import push as push_rows
+
+    return push_rows(view, rows, platform().online)
+
+
+def look_up(views: Iterable[Any], **keys: Any) -> dict[str, Any]:
+    """Return the features that serving would see now for the given keys."""
+    from flyball.features.lookup import look_up as look
+
+    at = platform()
+    lists = {name: [value] for name, value in keys.items()}
+    found = look(at.online, [view.spec() for view in views], lists, at.clock.now())
+    return {name: values[0] for name, values in found.items()}
+
+
+# -- watching
+
+
+def watch(name: str) -> dict[str, Any]:
+    """Return how a deployment does: who serves, how much was asked, what its monitor found, what was alarmed."""
+    at = platform()
+    found = at.resource(Ref("deployment", name))
+    monitor = next((m for m in at.resources("monitor") if m.spec["of"] in (name, f"deployment/{name}")), None)
+    quality = at.monitor_results.of(monitor.name, "quality") if monitor else []
+    return {
+        "serves": {v["name"]: v["version"] for v in found.status.get("serving", {}).get("variants", [])},
+        "rollout": found.status.get("rollout"),
+        "requests": at.traffic.count(name),
+        "conditions": dict(monitor.status.get("conditions", {})) if monitor else {},
+        "quality": quality[-1]["interval"] if quality else None,
+        "alerts": [r.name for r in at.resources("alert") if r.status.get("state") == "firing"],
+    }
+
+
+def why(target: str) -> str:
+    """Return, as text, why a thing is as it is: `print(fb.why("deployment/late"))`."""
+    from flyball.delivery.explain import told
+
+    at = platform()
+    with at.ledger.read() as world:
+        return told(at.why(target), world)
+
+
+def settle(timeout_s: float = _WAIT_S) -> None:
+    """Wait until nothing is left to do: no run, no rollout step, no deployment that does not serve yet.
+
+    Raises:
+        Unavailable: it did not come to rest in time.
+    """
+    at = platform()
+    _act()
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        busy = at.runs(status=("pending", "running"), limit=1)
+        loop = _session.loop
+        if not busy and (loop is None or not loop.is_acting or loop.queue.is_idle()):
+            return
+        time.sleep(0.05)
+    raise Unavailable(f"there was still something to do after {timeout_s:g} s; see flyball get runs")
+
+
+def declare_view(view: Any) -> str:
+    """Declare a decorated feature view as a resource and return its name."""
+    at = platform()
+    at.declare("feature-view", view.name, definition=view.spec().to_dict(), description=(view.__doc__ or "").strip())
+    return str(view.name)
+
+
+def _act() -> None:
+    """Let the background loop work, when this process has one to run; a pipeline's worker has none."""
+    from flyball.pipelines.execution import workbench
+
+    if workbench.get() is not None:
+        return
+    if _session.loop is None:
+        _session.loop = platform().loop()
+        _session.loop.start()
+    _session.loop.nudge()
+
+
+def _wait_for_service(at: Platform, name: str) -> str:
+    deadline = time.monotonic() + _WAIT_S
+    while time.monotonic() < deadline:
+        status = at.resource(Ref("deployment", name)).status
+        if status.get("serving"):
+            try:
+                if name in at.engine.refresh().served:
+                    return str(status["serving"]["variants"][0]["version"])
+            except NotFound:
+                pass
+        if status.get("blocked"):
+            model = ref(at.resource(Ref("deployment", name)).spec["model"], "model").name
+            decided = at.resource(Ref("model", model)).status.get("decided", {})
+            if decided:
+                newest = decided[max(decided, key=int)]
+                failed = [g["reason"] for g in newest["gates"] if not g["passed"]]
+                if failed:
+                    raise Unavailable(f"deployment/{name} serves nothing: {status['blocked']} ({failed[0]})")
+        time.sleep(0.05)
+    raise Unavailable(f"deployment/{name} did not come to serve within {_WAIT_S:g} s: {status.get('blocked', '')}")
+
+
+def _keep_source(at: Platform, name: str, function: Callable[..., Any]) -> str:
+    """Keep a function's source in the home, and return how a pipeline names it."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError) as error:
+        raise InvalidInput(
+            "the source of the retrain function cannot be read; define it in a file and give its name as file.py:name"
+        ) from error
+    if not source.lstrip().startswith("def "):
+        raise InvalidInput("retrain must be a plain function (def …), so that its source can be kept")
+    folder = at.home / "code"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"retrain_{name.replace('-', '_').replace('.', '_')}.py"
+    path.write_text(f'"""How deployment/{name} is retrained."""\n\n{source}', encoding="utf-8")
+    return f"{path}:{function.__name__}"
