@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flyball import settings
 from flyball.clock import SYSTEM, Clock
-from flyball.errors import Forbidden, Incompatible, InvalidInput, NotFound
+from flyball.errors import Forbidden, Incompatible, InvalidInput, NotFound, listed
 from flyball.governance.identity import Principal, local_user
 from flyball.ledger import Fence, Ledger, Transaction, kinds
 from flyball.ledger.journal import Event
 from flyball.ledger.lineage import Graph
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
-from flyball.ledger.runs import Artifact, Run
+from flyball.ledger.runs import Artifact, MetricPoint, Run
 from flyball.ledger.versions import Version
 
 if TYPE_CHECKING:
@@ -109,14 +109,20 @@ class Platform:
             Incompatible: it was made by a newer release; nothing was touched.
             InvalidInput: the path is a file, or a setting is wrong.
         """
-        path = settings.home_directory(home)
-        _check_home(path, create=create)
+        path = cls.home_of(home, create=create)
         from flyball.ledger.sql import LedgerSettings, open_ledger
 
         for module in KIND_MODULES:
             importlib.import_module(module)
         ledger = open_ledger(path, settings.load(LedgerSettings, "ledger", path), clock)
         return cls(path, ledger, principal or local_user(), clock)
+
+    @staticmethod
+    def home_of(home: str | os.PathLike[str] | None = None, *, create: bool = True) -> Path:
+        """Return the folder of a home, making it when allowed, without opening anything in it; raises as `open`."""
+        path = settings.home_directory(home)
+        _check_home(path, create=create)
+        return path
 
     def close(self) -> None:
         """Close what is open."""
@@ -135,6 +141,12 @@ class Platform:
         """The folder that declarations' paths are relative to: what `flyball.json` says, else the home's parent."""
         marked = _home_facts(self.home).get("project")
         return Path(marked) if marked else self.home.parent
+
+    def belongs_to(self, project: Path) -> None:
+        """Remember the project's folder, where it is not the home's parent."""
+        self._may("apply")
+        if project.absolute() != self.project:
+            _write_json(self.home / "flyball.json", {**_home_facts(self.home), "project": str(project.absolute())})
 
     @cached_property
     def blobs(self) -> BlobStore:
@@ -247,6 +259,13 @@ class Platform:
             run = world.runs.start(kind, name, source=source(), environment=environment(), **options)
         return ActiveRun(run, self.ledger, self.blobs, self.actor, self.clock)
 
+    def start_pipeline(self, name: str, params: Mapping[str, Any] | None = None) -> Run:
+        """Put a run of a pipeline in the queue; whoever acts on this home carries it out. Raises NotFound."""
+        with self._writing("start") as world:
+            pipeline = world.resources.get("pipeline", ref(name, "pipeline").name)
+            given = {**pipeline.spec.get("params", {}), **(params or {})}
+            return world.runs.start("pipeline", pipeline.name, of=str(pipeline.ref), status="pending", params=given)
+
     def runs(self, **filters: Any) -> list[Run]:
         """Return runs, newest first; see `Runs.find` for the filters."""
         with self._reading() as world:
@@ -256,6 +275,27 @@ class Platform:
         """Return one run by its id or the beginning of it. Raises NotFound."""
         with self._reading() as world:
             return world.runs.get(id.removeprefix("run/"))
+
+    def metric(self, run: str, key: str) -> list[MetricPoint]:
+        """Return the points of one metric of a run. Raises NotFound."""
+        with self._reading() as world:
+            found = world.runs.get(run.removeprefix("run/"))
+            if key not in found.metrics:
+                raise NotFound(f"run {found.id[:8]} has no metric {key!r} (it has: {listed(found.metrics)})")
+            return world.runs.history(found.id, key)
+
+    def run_log(self, run: str) -> str:
+        """Return what a run and its steps printed: the worker's log, then each step's own."""
+        found = self.run(run)
+        path = self.home / "logs" / f"run-{found.id}.log"
+        parts = [path.read_text(encoding="utf-8", errors="replace")] if path.exists() else []
+        steps = sorted(self.runs(parent=found.id, limit=1000), key=lambda r: r.started_at)
+        for step in [found, *steps]:
+            for kept in self.artifacts(step.id):
+                if kept.path == "log.txt":
+                    text = self.blobs.read(kept.digest).decode(errors="replace")
+                    parts.append(f"── {step.name} ({step.id[:8]}) ──\n{text}")
+        return "\n".join(part.rstrip("\n") for part in parts if part.strip())
 
     def artifacts(self, run: str) -> list[Artifact]:
         """Return what a run left."""
@@ -373,6 +413,23 @@ class Platform:
         """Return journal events, newest first; see `Journal.find` for the filters."""
         with self._reading() as world:
             return world.journal.find(**filters)
+
+    def events_since(self, seq: int, limit: int = 1000) -> list[Event]:
+        """Return journal events after a number, oldest first."""
+        with self._reading() as world:
+            return world.journal.since(seq, limit)
+
+    def last_event(self) -> int:
+        """Return the number of the journal's newest event, 0 when it is empty."""
+        with self._reading() as world:
+            return world.journal.last()
+
+    def sentences(self, events: Iterable[Event]) -> list[str]:
+        """Return what each event says, as `delivery.explain` words it."""
+        from flyball.delivery.explain import sentence
+
+        with self._reading() as world:
+            return [sentence(event, world) for event in events]
 
     def verify_journal(self) -> int:
         """Check the journal's hashes; return how many events there are. Raises Corrupt."""

@@ -52,23 +52,27 @@ def read_documents(paths: Iterable[Path]) -> list[Document]:
 
 
 def document(raw: Any, source: str = "") -> Document:
-    """Return a declaration from its parsed form: `kind`, `name`, perhaps `labels`, and the spec's fields beside them."""
+    """Return a declaration from its parsed form: `kind`, `name`, perhaps `labels`, and the spec's fields."""
     where = f"{source}: " if source else ""
     if not isinstance(raw, dict):
         raise InvalidInput(f"{where}expected fields such as `kind: Dataset`, got {type(raw).__name__}")
+    try:
+        return _document(raw, source)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}{error}") from None
+
+
+def _document(raw: dict[str, Any], source: str) -> Document:
     missing = [key for key in ("kind", "name") if not isinstance(raw.get(key), str)]
     if missing:
-        raise InvalidInput(f"{where}the field {missing[0]!r} is missing or not a text")
+        raise InvalidInput(f"the field {missing[0]!r} is missing or not a text")
     kind = kinds.kind_of(raw["kind"])
     labels = raw.get("labels") or {}
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise InvalidInput(f"{where}labels of {raw['name']} must map names to texts")
+        raise InvalidInput(f"labels of {raw['name']} must map names to texts")
     spec = {k: v for k, v in raw.items() if k not in ("kind", "name", "labels")}
     check_name(raw["name"])
-    try:
-        kinds.validate(kind.word, raw["name"], spec)
-    except InvalidInput as error:
-        raise InvalidInput(f"{where}{error}") from None
+    kinds.validate(kind.word, raw["name"], spec)
     return Document(kind.word, raw["name"], spec, labels, source)
 
 

@@ -57,6 +57,8 @@ def _judge(
             return GateResult(title, False, f"{name} was not compared with the champion's")
         verdict = found["verdict"]
         passed = verdict == "better" or (wanted == "not worse" and verdict != "worse")
+        if "challenger" not in found or "champion" not in found:
+            return GateResult(title, passed, f"{verdict}: {found.get('reason', 'too little to compare')}")
         return GateResult(title, passed, f"{_text(found['challenger'])} against {_text(found['champion'])}: {verdict}")
     title = f"{name} at least {least:g}" if least is not None else f"{name} at most {most:g}"
     measured = metrics.get(name)

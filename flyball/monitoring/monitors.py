@@ -7,7 +7,7 @@ two windows in a row are quiet, so that an alert does not flap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -109,15 +109,14 @@ class MonitorController:
             result["standing"] = [asdict(e) for e in standing]
             self._results.append(result)
             done.append(result)
-            self._set("drifting", resource.name, done, _drifting(result), world)
+            self._set("drifting", resource.name, done, _drifting(result, done[-spec.drift.persistence]["from"]), world)
 
     def _reference(self, spec: Monitor, version: Version, world: World) -> Reference | None:
         """Return the calibrated reference of a version, None when nothing is known of its training rows."""
         trained_on = version.metadata.get("trained_on")
         if spec.drift is None or trained_on is None:
             return None
-        key = (version.digest, spec.drift.window, spec.drift.false_alarms, spec.drift.horizon)
-        key += (spec.drift.persistence, str(spec.drift.features))
+        key = (version.digest, spec.drift.model_dump_json())
         if key not in self._references:
             target = ref(trained_on)
             with world.read() as reading:
@@ -246,7 +245,7 @@ class MonitorController:
         return rows if rows.is_empty() else rows.filter(pl.col("revision") >= from_revision)
 
 
-def _drifting(result: Mapping[str, Any]) -> dict[str, Any] | None:
+def _drifting(result: Mapping[str, Any], since: str) -> dict[str, Any] | None:
     if not result["standing"]:
         return None
     worst = result["standing"][0]
@@ -258,6 +257,7 @@ def _drifting(result: Mapping[str, Any]) -> dict[str, Any] | None:
         "threshold": threshold,
         "at_request": result["at_request"],
         "window": result["number"],
+        "from": since,
         "rows": result["rows"],
         "others": [e["column"] for e in result["standing"][1:]],
         "summary": f"{feature} drifted: {result['test']} {statistic:.3g} > {threshold:.3g} "
@@ -275,6 +275,7 @@ def _decayed(result: Mapping[str, Any]) -> dict[str, Any] | None:
         "interval": [found["low"], found["value"], found["high"]],
         "threshold": result["threshold"],
         "at_request": result["at_request"],
+        "from": result["from"],
         "rows": result["rows"],
         "summary": f"{name} is {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {result['rows']:,} "
         f"labelled answers; the limit is {result['threshold']:.3f}",
@@ -297,14 +298,18 @@ def _floor(spec: Monitor, version: Version, metric_name: str) -> float | None:
     if spec.quality.against_reference and len(values) >= 2 and windows.get("metric") == metric_name:
         alpha = spec.drift.false_alarms if spec.drift else 0.01
         horizon = spec.drift.horizon if spec.drift else 100
-        is_share = metric(metric_name).task != "regression"
-        floors.append(
-            metric_limit(
-                values,
-                level=alpha / horizon,
-                errors=windows.get("errors", ()),
-                higher_is_better=higher,
-                bounded=is_share,
-            )
-        )
+        floors.append(_limit(metric_name, values, windows.get("errors", ()), alpha / horizon))
     return (max(floors) if higher else min(floors)) if floors else None
+
+
+def _limit(metric_name: str, values: Sequence[float], errors: Sequence[float], level: float) -> float:
+    """Return the metric's limit from its values on windows of unseen reference rows.
+
+    R² has no lower end, so what is left unexplained, 1 − R², which is positive, is limited in its place.
+    """
+    if metric_name == "r2":
+        unexplained = [1 - value for value in values]
+        return 1 - metric_limit(unexplained, level=level, errors=errors, higher_is_better=False, bounded=False)
+    found = metric(metric_name)
+    is_share = found.low == 0 and found.high == 1
+    return metric_limit(values, level=level, errors=errors, higher_is_better=found.higher_is_better, bounded=is_share)

@@ -41,7 +41,7 @@ def decide(plan: RolloutPlan, step: int, observed: Observed) -> Decision:
 def describe(observed: Observed) -> str:
     """Return the evidence as a sentence: `auc 0.712 [0.701, 0.723] against 0.655 [0.643, 0.667] on 2,140 answers`."""
     judged = observed.comparison
-    if judged is None or "challenger" not in judged:
+    if judged is None or "challenger" not in judged or "champion" not in judged:
         return f"no errors beyond the limit in {observed.canary.requests_total:,} answers; no truth known yet"
     ours, theirs = judged["challenger"], judged["champion"]
     return (

@@ -162,6 +162,8 @@ class Connection(asyncio.Protocol):
             # An offer to change the protocol (h2c) is declined by answering in HTTP/1.1 (RFC 9110 §7.8).
             if self._slots:
                 self._slots[-1].close = True
+            elif self._transport is not None:
+                self._transport.close()
         except httptools.HttpParserCallbackError as error:
             if self._failed is None:
                 _log.exception("a request could not be read", exc_info=error)
@@ -177,7 +179,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._phase, self._url, self._headers, self._body = "head", b"", {}, []
-        self._head_bytes = self._header_bytes = self._body_bytes = 0
+        self._header_bytes = self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,4 +98,4 @@ def _compare(metric_name: str, rows: pl.DataFrame, level: float) -> dict[str, An
             return None
         sides.append((mine["label"].cast(pl.Float64, strict=False).to_numpy(), answers))
     found = compare_unpaired(wanted.name, sides[0], sides[1], level=level)
-    return asdict(found)
+    return found.as_dict()

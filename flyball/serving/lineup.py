@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from flyball.errors import FlyballError, InvalidInput, NotFound, did_you_mean, listed
+from flyball.features.lookup import ViewSpec
 from flyball.models.bundle import LoadedModel
 from flyball.models.signature import Field, Signature
 from flyball.serving.snapshot import ServedDeployment, Snapshot, Variant
@@ -38,13 +38,13 @@ class ServedVariant:
     model: LoadedModel
     request: Signature | None
     looked_up: Signature | None
-    views: tuple[Any, ...]
+    views: tuple[ViewSpec, ...]
     extra: frozenset[str] = frozenset()
 
     @property
     def keys(self) -> list[str]:
         """The names of the keys by which features are looked up."""
-        return list(dict.fromkeys(key for view in self.views for key in _keys(view)))
+        return list(dict.fromkeys(key for view in self.views for key in view.entity))
 
     @property
     def is_joinable(self) -> bool:
@@ -146,9 +146,9 @@ def _warm(model: LoadedModel) -> LoadedModel:
 
 
 def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedModel]) -> Served:
-    views = tuple(_view(document) for document in deployment.features)
+    views = tuple(ViewSpec.from_dict(document) for document in deployment.features)
     variants = [_variant(v, models[v.bundle], views) for v in (*deployment.variants, *deployment.mirrors)]
-    allowed: set[str] = {key for v in views for key in _keys(v)} | ({deployment.key} if deployment.key else set())
+    allowed: set[str] = {key for v in views for key in v.entity} | ({deployment.key} if deployment.key else set())
     for v in variants:
         allowed |= {f.name for f in v.request.inputs} if v.request else set()
     completed = tuple(
@@ -166,10 +166,10 @@ def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedM
     return Served(name, deployment, completed[:count], completed[count:])
 
 
-def _variant(variant: Variant, model: LoadedModel, views: tuple[Any, ...]) -> ServedVariant:
-    by_feature: dict[str, Any] = {}
+def _variant(variant: Variant, model: LoadedModel, views: tuple[ViewSpec, ...]) -> ServedVariant:
+    by_feature: dict[str, ViewSpec] = {}
     for view in views:
-        for feature in _features(view):
+        for feature in view.features:
             if feature in by_feature:
                 raise InvalidInput(
                     f'the feature "{feature}" is in the views {by_feature[feature].name} and {view.name}; '
@@ -187,17 +187,3 @@ def _variant(variant: Variant, model: LoadedModel, views: tuple[Any, ...]) -> Se
         Signature(looked_up) if looked_up else None,
         tuple(view for view in views if view.name in needed),
     )
-
-
-def _keys(view: Any) -> tuple[str, ...]:
-    return (view.entity,)
-
-
-def _features(view: Any) -> tuple[str, ...]:
-    return tuple(view.features)
-
-
-def _view(document: Mapping[str, Any]) -> Any:
-    from flyball.features.lookup import ViewSpec
-
-    return ViewSpec.from_dict(document)

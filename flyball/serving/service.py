@@ -1,6 +1,6 @@
 """Predictions on an event loop: the engine's steps with batchers in the middle, and lineups swapped while it runs.
 
-Everything here runs on the loop, except loading models and planning large requests, for which there is one thread.
+Everything here runs on the loop, except loading models and planning large requests, for which there is a thread each.
 Answers come by callback rather than by future, because at thousands of requests a second futures cost as much as HTTP.
 """
 
@@ -19,8 +19,9 @@ from flyball.clock import SYSTEM, Clock, format_instant
 from flyball.errors import FlyballError, StepFailed, Unavailable
 from flyball.models.signature import Field
 from flyball.serving.batcher import Batcher, Columns
-from flyball.serving.engine import Answer, Engine, Part, Plan, Question
+from flyball.serving.engine import Engine
 from flyball.serving.lineup import Lineup, ServedVariant
+from flyball.serving.questions import Answer, Part, Plan, Question
 from flyball.serving.snapshot import read
 from flyball.serving.status import Counters, DataPlaneStatus, DeploymentStatus
 from flyball.tracking.predictions import Label
@@ -53,7 +54,8 @@ class Service:
         self._clock = clock
         self._started_at = format_instant(clock.now())
         self._loop = asyncio.get_running_loop()
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="serving-helper")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="serving-loader")
+        self._planner = ThreadPoolExecutor(1, thread_name_prefix="serving-planner")
         self._batchers: dict[tuple[str, str], Batcher] = {}  # by deployment and bundle
         self._retired: list[Batcher] = []
         self._seen: tuple[int, int, int] | None = None
@@ -76,7 +78,8 @@ class Service:
         await self._loop.run_in_executor(None, self.engine.close)
         for batcher in (*self._batchers.values(), *self._retired):
             batcher.close()
-        self._helper.shutdown(wait=False)
+        self._loader.shutdown(wait=False)
+        self._planner.shutdown(wait=False)
         self.tell()
 
     async def look(self, is_forced: bool = False) -> None:
@@ -91,7 +94,7 @@ class Service:
             return
         self._seen = seen
         try:
-            lineup = await self._loop.run_in_executor(self._helper, lambda: self.engine.prepare(read(path)))
+            lineup = await self._loop.run_in_executor(self._loader, lambda: self.engine.prepare(read(path)))
             self._adopt(lineup)
             self.error = None
         except FlyballError as error:
@@ -152,7 +155,7 @@ class Service:
             count = max(count, len(values) if isinstance(values, list | np.ndarray) and np.ndim(values) else 0)
             break
         if count > _LARGE_ROWS:
-            planning = self._loop.run_in_executor(self._helper, self.engine.plan, question)
+            planning = self._loop.run_in_executor(self._planner, self.engine.plan, question)
             planning.add_done_callback(lambda future: self._planned_aside(future, done))
             return
         try:

@@ -151,10 +151,9 @@ def parse(document: object) -> Snapshot:
     Raises:
         InvalidInput, Incompatible: unknown or missing field, or a wrong value.
     """
+    if isinstance(document, Mapping) and document.get("format", FORMAT) != FORMAT:
+        Snapshot(0, format=document["format"]).validate()  # before the fields, which another format may name otherwise
     fields = _fields(Snapshot, document, "the serving snapshot")
-    found_format = fields.get("format", FORMAT)
-    if found_format != FORMAT:
-        Snapshot(0, format=found_format).validate()
     deployments = fields.get("deployments", {})
     _check(isinstance(deployments, Mapping), "deployments", deployments, "an object")
     parsed = {name: _deployment(f"deployment/{name}", value) for name, value in deployments.items()}

@@ -7,7 +7,6 @@ it was and how much its windows differed (decay is judged by that), and how it d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,9 @@ def compare_with(champion: LoadedModel, challenger: Any, rows: Rows, metric_name
     task = task_of(rows.y)
     truth = truth_for(task, rows.y)
     ours, theirs = answer(challenger, rows), answer(champion, rows)
-    return {name: asdict(compare(name, truth, _part(name, ours), _part(name, theirs))) for name in metric_names}
+    return {
+        name: compare(metric(name, task), truth, _part(name, ours), _part(name, theirs)).as_dict() for name in metric_names
+    }
 
 
 def windows_of(model: Any, rows: Rows, metric_name: str, size: int = WINDOW_ROWS) -> dict[str, Any]:

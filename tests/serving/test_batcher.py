@@ -21,7 +21,7 @@ class Doubling:
 
     def __init__(self) -> None:
         self.calls: list[int] = []
-        self.threads: set[threading.Thread] = set()
+        self.threads: list[threading.Thread] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -29,7 +29,7 @@ class Doubling:
     def __call__(self, columns: Columns) -> Columns:
         self.entered.set()
         assert self.gate.wait(20)
-        self.threads.add(threading.current_thread())
+        self.threads.append(threading.current_thread())
         self.calls.append(len(columns["x"]))
         if (columns["x"] == 13).any():
             raise ValueError("13")
@@ -62,7 +62,7 @@ def test_what_arrives_in_one_turn_of_the_loop_is_one_call_on_the_loop() -> None:
         answers = await asyncio.gather(*(ask(batcher, [n, -n]) for n in range(20, 30)))
         assert [a["y"].tolist() for a in answers] == [[2 * n, -2 * n] for n in range(20, 30)]  # type: ignore[call-overload,index]
         assert model.calls == [20]
-        assert model.threads == {threading.current_thread()}
+        assert model.threads == [threading.current_thread()]
         assert batcher.waiting_rows == 0
 
     run(scene)
@@ -79,7 +79,7 @@ def test_what_arrives_while_a_slow_model_computes_is_its_next_call() -> None:
         model.gate.set()
         await asyncio.gather(first, *later)
         assert model.calls == [1, 3]
-        assert threading.current_thread() not in model.threads
+        assert model.threads[0] is not threading.current_thread()
         batcher.close()
 
     run(scene)
@@ -158,7 +158,7 @@ def test_a_model_that_answers_too_few_rows_is_at_fault() -> None:
 
 def test_flyballs_own_errors_pass_unchanged() -> None:
     async def scene(_: Doubling) -> None:
-        def refuse(columns: Columns) -> Columns:
+        def refuse(_: Columns) -> Columns:
             raise InvalidInput("no")
 
         batcher = Batcher(refuse, "m@1")

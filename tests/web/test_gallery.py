@@ -47,6 +47,7 @@ class Site:
         self.sample = sample()
         self.streams: list[queue.Queue[str | None]] = []
         self.has_changes = True
+        self.series: dict[str, Any] | None = None
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -93,6 +94,10 @@ class Site:
         elif parts.path == "/card":
             text = f"<strong>{parse_qs(parts.query)['ref'][0]}</strong>"
             self.send(request, 200, text.encode(), PAGE_HEADERS)
+        elif parts.path == "/series" and self.series is not None:
+            self.send(request, 200, json.dumps(self.series).encode(), {"Content-Type": "application/json"})
+        elif parts.path == "/series":
+            self.send(request, 404, b"", {})
         elif parts.path == "/search":
             text = '<div id="found"><a href="/models/late/2">late@2</a></div>'
             self.send(request, 200, text.encode(), PAGE_HEADERS)
@@ -344,6 +349,21 @@ def test_a_chart_inside_a_live_section_takes_new_data_and_keeps_its_table_open(v
     )
     expect(chart.locator("tbody tr").first).to_contain_text("ZZ")
     expect(chart.locator("svg text").first).to_have_text("ZZ")
+
+
+def test_a_chart_fetches_its_data_and_asks_again_after_a_change(visit: Visit) -> None:
+    page = visit.open()
+    add = """document.querySelector("main").insertAdjacentHTML("afterbegin",
+        '<fb-line id="fetched" label="Loss" src="/series"></fb-line>')"""
+    page.evaluate(add)
+    chart = page.locator("#fetched")
+    expect(chart).to_contain_text("did not come: the server answered 404")
+    steps = list(range(50_000))
+    visit.site.series = {"x": "step", "xs": steps, "series": [{"name": "run a", "arm": 1, "ys": steps}]}
+    visit.site.say("run/a")
+    expect(chart.locator(".uplot")).to_have_count(1)
+    chart.locator("summary").click()
+    expect(chart.locator("caption")).to_have_text("Loss: the first 1000 of 50000 rows")
 
 
 def test_a_lost_connection_says_so_and_comes_back(visit: Visit) -> None:

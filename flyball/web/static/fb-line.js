@@ -88,7 +88,7 @@ export class FbLine extends FbChart {
       scales: { x: { time: isTime, ...(this.#zoom && { auto: false, min: this.#zoom[0], max: this.#zoom[1] }) }, y: { range: this.#range(data), distr: data.log ? 3 : 1 } },
       axes: [
         { ...axis, grid: { show: false }, values: isTime ? TIMES : (_, at) => at.map((v) => number(v)), size: isTime ? 36 : 24, gap: 6, space: 70 },
-        { ...axis, values: (_, at) => at.map((v) => (v === null ? "" : this.axisText(v))), size: 46, gap: 6, space: 34 },
+        { ...axis, values: (_, at) => (data.log ? at.map((v) => (v === null ? "" : number(v))) : this.axisTexts(at)), size: 46, gap: 6, space: 34 },
       ],
       series, bands,
       cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false, setScale: true } },
@@ -102,7 +102,13 @@ export class FbLine extends FbChart {
     return plot;
   }
 
-  axisText(value) { return number(value); }
+  /** Words for the ticks of y (null where none fits), all with as many decimals as their step needs. */
+  axisTexts(at) {
+    const known = at.filter((value) => value !== null);
+    const step = known.length > 1 ? known[1] - known[0] : 1;
+    const decimals = step < 1 ? Math.min(Math.ceil(-Math.log10(step) - 1e-9) + (isRound(step) ? 0 : 1), 12) : 0;
+    return at.map((value) => (value === null ? "" : axisText(value, step, decimals)));
+  }
 
   #keep(u, key) {
     if (key !== "x" || !u.data[0].length) return;
@@ -241,6 +247,16 @@ export class FbLine extends FbChart {
     }
     return { columns, rows: lines };
   }
+}
+
+/** Whether a step is 1, 2 or 5 times a power of ten; 2.5 needs one decimal more. */
+function isRound(step) {
+  return Math.abs(step / 10 ** Math.floor(Math.log10(step) + 1e-9) - 2.5) > 1e-6;
+}
+
+function axisText(value, step, decimals) {
+  if (step < 1e-4) return number(value);
+  return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals }).replace("-", "−");
 }
 
 function stroke(ctx, hue, dash, fromX, fromY, toX, toY) {

@@ -8,7 +8,7 @@ import { percent } from "./fb-format.js";
 class FbStack extends FbLine {
   get stepped() { return true; }
   valueText(value) { return percent(value); }
-  axisText(value) { return `${Math.round(value * 100)} %`; }
+  axisTexts(at) { return at.map((value) => (value === null ? "" : `${Math.round(value * 100)} %`)); }
 
   prepare(data) {
     const total = data.xs.map(() => 0);

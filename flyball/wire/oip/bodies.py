@@ -11,7 +11,7 @@ import orjson
 
 from flyball.clock import parse_instant
 from flyball.errors import InvalidInput, did_you_mean, listed
-from flyball.serving.engine import Question
+from flyball.serving.questions import Question
 from flyball.tracking.predictions import Label
 
 __all__ = ["TooLarge", "UnknownCoding", "decompressed", "labels_of", "question_of"]

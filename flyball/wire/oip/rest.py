@@ -23,8 +23,8 @@ from flyball.clock import SYSTEM, Clock, parse_instant
 from flyball.errors import Conflict, FlyballError, Forbidden, InvalidInput, NotFound, Unavailable
 from flyball.models.signature import Field
 from flyball.serving.connection import HttpLimits, Request, Response
-from flyball.serving.engine import Answer, Question
 from flyball.serving.lineup import Served, ServedVariant
+from flyball.serving.questions import Answer, Question
 from flyball.serving.service import Service
 from flyball.wire.oip.bodies import TooLarge, UnknownCoding, decompressed, labels_of, question_of
 from flyball.wire.oip.tensors import InferRequest, parse_request, render_response
@@ -109,9 +109,7 @@ class RestHandler:
         respond(Response(200, self._service.metrics().encode(), b"text/plain; version=0.0.4; charset=utf-8"))
 
     def _server(self, _route: _Route, _request: Request, respond: Respond) -> None:
-        respond(
-            _json({"name": "flyball", "version": _release(), "extensions": ["binary_tensor_data"]})
-        )
+        respond(_json({"name": "flyball", "version": _release(), "extensions": ["binary_tensor_data"]}))
 
     def _models(self, _route: _Route, _request: Request, respond: Respond) -> None:
         respond(_json({"models": sorted(self._service.engine.lineup.served)}))

@@ -1,0 +1,54 @@
+# Everything that people do in this repository. Nothing needs to be activated or prepared: what a target needs is
+# installed into .venv first (once; a second call is quick). ARGS go to the command: make demo ARGS="--no-fault".
+#
+#   make demo           the whole loop on real flights, in under a minute after installation
+#   make test           install what the tests need, and run them
+#   make check          format, lint, types, layers
+#   make up             pages on port 7070, predictions on port 7071
+#   make bench          measure this machine; the last line is JSON
+#   make requirements   pin the newest versions that pyproject allows
+#   make services       install PostgreSQL and Chromium, which some tests use
+#   make clean          remove what was built here
+
+PYTHON ?= python3
+ARGS ?=
+TEST_LIMIT_S ?= 710
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check up bench requirements services clean
+
+help:
+	@sed -n '1,/^$$/ s/^# \{0,1\}//p' Makefile
+
+demo: .venv/demo.stamp
+	@.venv/bin/flyball demo $(ARGS)
+
+up: .venv/demo.stamp
+	@.venv/bin/flyball up $(ARGS)
+
+test: .venv/dev.stamp services
+	@timeout --foreground --signal=INT --kill-after=20 $(TEST_LIMIT_S) \
+		.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: .venv/dev.stamp
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/dev.stamp
+	@.venv/bin/python -m benchmarks.system $(ARGS)
+
+requirements: .venv/dev.stamp
+	.venv/bin/python scripts/requirements.py
+
+services:
+	@scripts/services.sh
+
+clean:
+	rm -rf .venv build dist flyball.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-home
+	find flyball tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/%.stamp: requirements/%.txt pyproject.toml scripts/venv.sh
+	@scripts/venv.sh "$(PYTHON)" requirements/$*.txt
+	@touch $@

@@ -1,0 +1,346 @@
+"""The journal in sentences: what happened, to what, because of what.
+
+`flyball why`, `fb.why` and the pages use this, so that the same event reads the same everywhere. An event is told from
+its own detail; where the ledger still knows more (how many rows, which run) that is added, and where the thing is gone
+the event alone must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from flyball.clock import SYSTEM, Clock
+from flyball.errors import FlyballError, NotFound, listed
+from flyball.ledger import Transaction
+from flyball.ledger.journal import Event
+from flyball.ledger.refs import Ref, ref
+from flyball.ledger.runs import Run
+from flyball.ledger.versions import Version
+
+__all__ = ["sentence", "story", "told"]
+
+# Links of a chain that say nothing which their neighbours do not say; left out of a story unless it begins with them.
+_PASSING = frozenset({"rollout started", "aliased"})
+
+_Teller = Callable[[Event, Transaction], str]
+
+
+def sentence(event: Event, world: Transaction) -> str:
+    """Return what an event says, without its time: `late@2 passed 3 of 3 gates`."""
+    teller = _TELLERS.get(event.action)
+    return teller(event, world) if teller is not None else _plainly(event, world)
+
+
+def story(events: Sequence[Event], world: Transaction, clock: Clock = SYSTEM) -> list[str]:
+    """Return a chain of causes, newest first, as one sentence a link; it may begin with how things stand now.
+
+    Args:
+        events: as `Journal.chain` returns them.
+        world: a transaction for reading.
+        clock: tells which times are today's.
+    """
+    lines = []
+    if events:
+        standing = _standing(events[0], clock)
+        if standing is not None:
+            lines.append(standing)
+        if standing is None or events[0].action != "serves":
+            lines.append(_led(events[0], world, clock))
+    for event in events[1:]:
+        if event.action not in _PASSING or event.actor.startswith("user/"):
+            lines.append(_led(event, world, clock))
+    return lines
+
+
+def told(events: Sequence[Event], world: Transaction, clock: Clock = SYSTEM) -> str:
+    """Return a chain of causes as a tree of text, each cause below and to the right of its effect."""
+    lines = story(events, world, clock)
+    return "\n".join(("   " * (depth - 1) + "└─ " if depth else "") + line for depth, line in enumerate(lines))
+
+
+def _standing(event: Event, clock: Clock) -> str | None:
+    """Return who serves since when, where the event decided that."""
+    served = {"serves": "version", "promoted": "challenger", "rolled back": "champion"}.get(event.action)
+    version = event.detail.get(served) if served else None
+    return f"{version} has served {event.ref} since {_time(event.at, clock, seconds=True)}" if version else None
+
+
+def _led(event: Event, world: Transaction, clock: Clock) -> str:
+    """Return the sentence with its time, where people ask for it: alarms and what a person did."""
+    text = sentence(event, world)
+    is_timed = event.action in ("drifting", "decayed", "fired") or event.actor.startswith("user/")
+    return f"{text}, at {_time(event.at, clock)}" if is_timed else text
+
+
+def _time(at: datetime, clock: Clock, seconds: bool = False) -> str:
+    local, today = at.astimezone(), clock.now().astimezone().date()
+    clock_time = local.strftime("%H:%M:%S" if seconds else "%H:%M")
+    return clock_time if local.date() == today else f"{local:%Y-%m-%d} {clock_time}"
+
+
+# -- resources
+
+
+def _created(event: Event, _world: Transaction) -> str:
+    return f"{event.ref} was declared by {_who(event)}"
+
+
+def _changed(event: Event, _world: Transaction) -> str:
+    fields: Mapping[str, Any] = event.detail.get("fields", {})
+    changes = [f"{name} {_short(old)} → {_short(new)}" for name, (old, new) in fields.items()]
+    return f"{event.ref} was changed by {_who(event)}" + (f": {listed(changes, 3)}" if changes else "")
+
+
+def _deleted(event: Event, _world: Transaction) -> str:
+    owner = event.detail.get("with")
+    return f"{_short_ref(event.ref)} was deleted " + (f"with {owner}" if owner else f"by {_who(event)}")
+
+
+def _blocked(event: Event, _world: Transaction) -> str:
+    return f"{event.ref} waits: {event.detail.get('blocked', 'no reason was given')}"
+
+
+def _unblocked(event: Event, _world: Transaction) -> str:
+    return f"{event.ref} goes on"
+
+
+# -- versions
+
+
+def _published(event: Event, world: Transaction) -> str:
+    made = ref(event.ref)
+    version = _version(made, world)
+    metadata: Mapping[str, Any] = version.metadata if version is not None else {}
+    if made.kind == "quarantine":
+        return f"a batch of dataset/{made.name} was quarantined as {made}{_broken(metadata)}"
+    if made.kind == "model":
+        return _trained(event, made, version, metadata, world)
+    rows = f" with {metadata['rows']:,} rows" if "rows" in metadata else ""
+    note = f": {metadata['note']}" if metadata.get("note") else ""
+    return f"{made.short} was published{rows} by {_maker(event, version, world)}{note}"
+
+
+def _trained(
+    event: Event, made: Ref, version: Version | None, metadata: Mapping[str, Any], world: Transaction
+) -> str:
+    trained_on = metadata.get("trained_on")
+    verb = "trained" if trained_on else "registered"
+    return f"{made.short} was {verb} by {_maker(event, version, world)}{_on(trained_on, world)}"
+
+
+def _on(trained_on: str | None, world: Transaction) -> str:
+    if trained_on is None:
+        return ""
+    data = ref(trained_on)
+    version = _version(data, world)
+    facts = []
+    if version is not None and "rows" in version.metadata:
+        facts.append(f"{version.metadata['rows']:,} rows")
+    if version is not None and version.metadata.get("note"):
+        facts.append(str(version.metadata["note"]))
+    return f" on {data.short}" + (f" ({'; '.join(facts)})" if facts else "")
+
+
+def _broken(metadata: Mapping[str, Any]) -> str:
+    report = metadata.get("contract") or {}
+    failed = [r["id"] for r in report.get("results", []) if not r["passed"] and r.get("severity") == "error"]
+    return f": it breaks {len(failed)} of {report['checks']} rules ({listed(failed, 3)})" if failed else ""
+
+
+def _maker(event: Event, version: Version | None, world: Transaction) -> str:
+    """Return who made a version: the run, with the pipeline that it is a run of, else the actor."""
+    if version is None or version.run is None:
+        return _who(event)
+    run = _run(version.run, world)
+    return f"run {version.run[:8]}" + (f" of {run.of}" if run is not None and run.of else "")
+
+
+def _aliased(event: Event, _world: Transaction) -> str:
+    name = ref(event.ref).name
+    alias, before, after = event.detail.get("alias"), event.detail.get("from"), event.detail.get("to")
+    if after is None:
+        return f"{name}@{before} is no longer {alias}"
+    return f"{name}@{after} became {alias}" + (f" after {name}@{before}" if before is not None else "")
+
+
+def _passed(event: Event, world: Transaction) -> str:
+    gates = event.detail.get("gates", [])
+    passed = f"passed {len(gates)} of {len(gates)} gates" if gates else "has no gates to pass"
+    resource = world.resources.find("model", ref(event.ref).name)
+    by = (resource.spec.get("approve") or {}).get("by", "nobody") if resource is not None else "nobody"
+    return f"{event.detail.get('version', event.ref)} {passed}; " + (
+        "a person agreed" if by == "person" else "no approval needed"
+    )
+
+
+def _refused(event: Event, _world: Transaction) -> str:
+    failed = [f"{g['gate']}: {g['reason']}" for g in event.detail.get("gates", []) if not g["passed"]]
+    return f"{event.detail.get('version', event.ref)} was refused" + (f"; {listed(failed, 3)}" if failed else "")
+
+
+def _approved(event: Event, _world: Transaction) -> str:
+    return f"{_who(event)} agreed to {_short_ref(event.ref)}"
+
+
+# -- deployments
+
+
+def _serves(event: Event, _world: Transaction) -> str:
+    return f"{event.detail.get('version', 'a version')} serves {event.ref}"
+
+
+def _rollout_started(event: Event, _world: Transaction) -> str:
+    detail = event.detail
+    return f"{detail.get('challenger')} was let into {event.ref} at {detail.get('share', 0):g} % beside {detail.get('champion')}"
+
+
+def _rollout_stepped(event: Event, _world: Transaction) -> str:
+    detail = event.detail
+    return f"{detail.get('challenger')} went on to {detail.get('share', 0):g} % of {event.ref}{_because(detail)}"
+
+
+def _promoted(event: Event, _world: Transaction) -> str:
+    return f"{event.detail.get('challenger')} was promoted by its canary{_because(event.detail)}"
+
+
+def _rolled_back(event: Event, _world: Transaction) -> str:
+    by = f" by {_who(event)}" if event.actor.startswith("user/") else ""
+    return f"{event.detail.get('challenger')} was rolled back{by}{_because(event.detail)}"
+
+
+# -- monitors
+
+
+def _watches(event: Event, _world: Transaction) -> str:
+    return f"{event.ref} watches {event.detail.get('version')}"
+
+
+def _alarmed(event: Event, _world: Transaction) -> str:
+    return f"{event.ref}: {event.detail.get('summary', event.action)}"
+
+
+def _fired(event: Event, _world: Transaction) -> str:
+    return f"{event.ref} fired: {event.detail.get('summary', '')}".rstrip(": ")
+
+
+def _resolved(event: Event, _world: Transaction) -> str:
+    because = event.detail.get("because")
+    return f"{event.ref} is resolved" + (f": {because}" if because else "")
+
+
+def _no_longer(event: Event, _world: Transaction) -> str:
+    return f"{event.ref} is {event.action}"
+
+
+# -- runs and triggers
+
+
+def _queued(event: Event, world: Transaction) -> str:
+    run = _run(ref(event.ref).name, world)
+    trigger = run.tags.get("trigger") if run is not None else None
+    by = f"trigger/{trigger}" if trigger else _who(event)
+    return f"{_short_ref(event.ref)}{_of(event)} was started by {by}"
+
+
+def _started(event: Event, world: Transaction) -> str:
+    # A queued run notes "started" once more, without its kind, when it is taken up.
+    return _queued(event, world) if "kind" in event.detail else f"{_short_ref(event.ref)}{_of(event)} began"
+
+
+def _succeeded(event: Event, _world: Transaction) -> str:
+    metrics = [f"{k} {v:.3g}" for k, v in event.detail.get("metrics", {}).items() if isinstance(v, float | int)]
+    return f"{_short_ref(event.ref)}{_of(event)} succeeded" + (f" ({listed(metrics, 3)})" if metrics else "")
+
+
+def _failed(event: Event, _world: Transaction) -> str:
+    error = str(event.detail.get("error", "")).strip()
+    reason = f": {error.splitlines()[-1]}" if error else ""
+    if not event.ref.startswith("run/"):
+        return f"{event.ref} could not be brought to what is wanted{reason}"
+    return f"{_short_ref(event.ref)}{_of(event)} {'was ' if event.action != 'failed' else ''}{event.action}{reason}"
+
+
+def _triggered(event: Event, _world: Transaction) -> str:
+    detail = event.detail
+    run = f" run {str(detail['run']).removeprefix('run/')[:8]}" if detail.get("run") else " a run"
+    return f"{event.ref} started{run}{_because(detail)}"
+
+
+def _plainly(event: Event, _world: Transaction) -> str:
+    return f"{_short_ref(event.ref)}: {event.action}{_because(event.detail)}"
+
+
+# -- words
+
+
+def _because(detail: Mapping[str, Any]) -> str:
+    reason = detail.get("reason") or detail.get("because") or detail.get("summary")
+    return f": {reason}" if reason else ""
+
+
+def _of(event: Event) -> str:
+    target = event.detail.get("of") or event.detail.get("name")
+    return f" of {target}" if target else ""
+
+
+def _who(event: Event) -> str:
+    kind, _, name = event.actor.partition("/")
+    return name if kind == "user" and name else event.actor
+
+
+def _short_ref(text: str) -> str:
+    return ref(text).short
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _version(target: Ref, world: Transaction) -> Version | None:
+    try:
+        return world.versions.get(target.kind, target.name, target.version or "latest")
+    except NotFound:
+        return None
+
+
+def _run(id: str, world: Transaction) -> Run | None:
+    try:
+        return world.runs.get(id)
+    except FlyballError:
+        return None
+
+
+_TELLERS: Mapping[str, _Teller] = {
+    "aliased": _aliased,
+    "approved": _approved,
+    "blocked": _blocked,
+    "cancelled": _failed,
+    "changed": _changed,
+    "created": _created,
+    "decayed": _alarmed,
+    "deleted": _deleted,
+    "drifting": _alarmed,
+    "failed": _failed,
+    "fired": _fired,
+    "lost": _failed,
+    "no longer decayed": _no_longer,
+    "no longer drifting": _no_longer,
+    "passed": _passed,
+    "promoted": _promoted,
+    "published": _published,
+    "queued": _queued,
+    "refused": _refused,
+    "resolved": _resolved,
+    "rolled back": _rolled_back,
+    "rollout started": _rollout_started,
+    "rollout stepped": _rollout_stepped,
+    "serves": _serves,
+    "started": _started,
+    "succeeded": _succeeded,
+    "triggered": _triggered,
+    "unblocked": _unblocked,
+    "watches": _watches,
+}

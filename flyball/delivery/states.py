@@ -1,0 +1,56 @@
+"""The state of a resource in one word, from its status; the same word on the command line, in the API and on the pages.
+
+A word is chosen so that nothing looks healthier than it was found to be: what nobody has looked at is `declared`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flyball.ledger.resources import Resource
+
+__all__ = ["reason_of", "state_of"]
+
+
+def state_of(resource: Resource) -> str:
+    """Return the state: `serving`, `rolling out`, `drifting`, `blocked`, `failed`, `declared`…"""
+    status = resource.status
+    if status.get("error"):
+        return "failed"
+    if resource.kind == "trigger" and resource.spec.get("paused"):
+        return "paused"
+    found = _of_kind(resource.kind, status)
+    if found in _ALARMS:
+        return found
+    return "blocked" if status.get("blocked") else found
+
+
+def reason_of(resource: Resource) -> str | None:
+    """Return why the resource is not as wanted, None when nothing is the matter."""
+    status = resource.status
+    conditions: Mapping[str, Any] = status.get("conditions", {})
+    summaries = [str(c.get("summary", name)) for name, c in conditions.items() if isinstance(c, Mapping)]
+    return status.get("error") or status.get("blocked") or ("; ".join(summaries) or None)
+
+
+_ALARMS = frozenset({"decayed", "drifting", "firing", "rolling out"})
+
+
+def _of_kind(kind: str, status: Mapping[str, Any]) -> str:
+    if kind == "deployment":
+        return "rolling out" if "rollout" in status else "serving" if "serving" in status else "declared"
+    if kind == "monitor":
+        conditions = status.get("conditions", {})
+        worst = next((name for name in ("decayed", "drifting") if name in conditions), None)
+        return worst or ("watching" if "watching" in status else "declared")
+    if kind == "alert":
+        return str(status.get("state", "declared"))
+    if kind == "pipeline":
+        return str(status.get("last", {}).get("status", "declared"))
+    if kind == "model":
+        decided: Mapping[str, Any] = status.get("decided", {})
+        if not decided:
+            return "declared"
+        return "refused" if decided[max(decided, key=int)].get("outcome") == "refused" else "passed"
+    return "ready" if kind == "trigger" and status else "declared"

@@ -1,0 +1,133 @@
+"""REST in front of a model that is slow, full or failing: a stand-in model that is held up by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planes import Home, Plane, until
+
+from flyball.serving.engine import Engine
+from flyball.serving.server import HttpServer
+from flyball.serving.service import Service
+from flyball.serving.snapshot import Limits
+from flyball.wire.oip.rest import RestHandler
+
+ROW = {"distance": 1.0, "hour": 2.0}
+
+
+class Held:
+    """A real model that waits at a gate before it answers."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.signature = model.signature
+        self.bundle = model.bundle
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+
+    def predict(self, columns: Any) -> Any:
+        self.entered.set()
+        assert self.gate.wait(20)
+        return self.model.predict(columns)
+
+
+class Strained:
+    """A data plane in this process whose model is held."""
+
+    def __init__(self, path: Path) -> None:
+        home = Home(path)
+        home.deploy(limits=Limits(queue_rows=3))
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.plane = Plane.__new__(Plane)
+        self.do(self._start(home))
+
+    async def _start(self, home: Home) -> None:
+        self.service = Service(Engine(home.path, writer="test", deliver=self.loop.call_soon_threadsafe))
+        self.server = HttpServer(RestHandler(self.service))
+        self.plane.port = (await self.server.start("127.0.0.1", 0))[1]
+        self.is_ready_before = self.plane_ready()
+        await self.service.start()
+        lineup = self.service.engine.lineup
+        served = lineup.served["late"]
+        (by,) = served.variants
+        self.model = Held(by.model)
+        held = dataclasses.replace(served, variants=(dataclasses.replace(by, model=self.model),))  # type: ignore[arg-type]
+        self.service.engine.lineup = dataclasses.replace(lineup, served={"late": held})
+
+    def plane_ready(self) -> bool:
+        return self.service.is_ready
+
+    def do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def ask(self) -> Any:
+        return self.plane.call("POST", "/v1/models/late:predict", ROW)
+
+    def close(self) -> None:
+        self.model.gate.set()
+        self.do(self.server.stop())
+        self.do(self.service.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+@pytest.fixture
+def strained(tmp_path: Path) -> Iterator[Strained]:
+    made = Strained(tmp_path)
+    yield made
+    made.close()
+
+
+def test_liveness_answers_while_a_model_computes_and_a_full_queue_says_so(strained: Strained) -> None:
+    replies: list[Any] = []
+    askers = [threading.Thread(target=lambda: replies.append(strained.ask())) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    assert strained.model.entered.wait(20)
+    assert strained.plane.call("GET", "/v2/health/live").status == 200
+    assert strained.plane.call("GET", "/v2/models/late/ready").status == 200
+    until(
+        lambda: (
+            b'flyball_queue_rows{deployment="late",version="late@1"} 3' in strained.plane.call("GET", "/metrics").body
+        )
+    )
+    refused = strained.ask()
+    assert refused.status == 503
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json["error"].startswith("the queue is full: 3 rows wait for late@1")
+    strained.model.gate.set()
+    for asker in askers:
+        asker.join()
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert strained.ask().status == 200
+
+
+def test_it_is_not_ready_before_its_models_are_loaded(strained: Strained) -> None:
+    assert strained.is_ready_before is False
+    assert strained.plane.call("GET", "/v2/health/ready").status == 200
+
+
+def test_a_model_that_fails_is_a_500_that_is_counted_and_nobody_elses(strained: Strained) -> None:
+    strained.model.gate.set()
+
+    def fail(_: Any) -> Any:
+        raise RuntimeError("out of luck")
+
+    by = strained.service.engine.lineup.served["late"].variants[0]
+    assert by.model is strained.model  # type: ignore[comparison-overlap]
+    strained.model.predict = fail  # type: ignore[method-assign]
+    reply = strained.ask()
+    assert reply.status == 500
+    assert reply.json["error"] == "late@1 failed on this request (RuntimeError: out of luck)"
+    strained.service.tell()
+    told = strained.service.engine.places.status.read_text()
+    assert '"champion": 1' in told
