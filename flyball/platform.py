@@ -293,7 +293,7 @@ class Platform:
         for step in [found, *steps]:
             for kept in self.artifacts(step.id):
                 if kept.path == "log.txt":
-                    text = self.blobs.read(kept.digest).decode(errors="replace")
+                    text = self.blobs.get(kept.digest).decode(errors="replace")
                     parts.append(f"── {step.name} ({step.id[:8]}) ──\n{text}")
         return "\n".join(part.rstrip("\n") for part in parts if part.strip())
 

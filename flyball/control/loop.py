@@ -103,15 +103,16 @@ class Loop:
             if self._seen is None:
                 self._seen = world.journal.last()
                 for resource in world.resources.all():
-                    self._wake(resource.ref)
+                    self.wake(resource.ref)
                 return
             while events := world.journal.since(self._seen):
                 for event in events:
                     for woken in woken_by(event, world):
-                        self._wake(woken)
+                        self.wake(woken)
                 self._seen = events[-1].seq
 
-    def _wake(self, found: Ref, after_s: float = 0.0) -> None:
+    def wake(self, found: Ref, after_s: float = 0.0) -> None:
+        """Look at a thing, if it has a controller."""
         if found.kind in self.controllers:
             self.queue.wake(found.resource, after_s)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from flyball.clock import SYSTEM
+from flyball.clock import SYSTEM, format_instant
 from flyball.errors import Corrupt, InvalidInput, did_you_mean, listed
 from flyball.storage.online import OnlineStore
 
@@ -164,9 +164,9 @@ def look_up(
     Args:
         store: where values were pushed or materialised.
         views: whose features are wanted.
-        keys: by name, a value or a sequence of values, one a row. A single one stands for every row. Others are ignored.
+        keys: by name, a value for every row or a sequence of values, one a row. Other names are ignored.
         now: with a zone; the request's own time where it has one, so that a replay sees what was true then. A value
-            from after it is not used.
+            that is from after it, or arrived after it, is not used.
         ages: add `<view>_age_s`, float seconds since the value became true.
 
     Returns:
@@ -190,12 +190,15 @@ def look_up(
             found = [None if key is None else next(read) for key in wanted]
         else:
             found = store.get(view.stored_as, wanted)  # type: ignore[arg-type]
-        ttl = view._ttl
+        ttl, arrival = view._ttl, view.known_at
+        latest = "" if arrival is None else format_instant(instant)
         fresh: list[Mapping[str, Any] | None] = []
         seconds: list[float | None] = []
         for value in found:
             age = None if value is None else instant - value.event_time
             usable = age is not None and _NO_TIME <= age <= ttl
+            if usable and arrival is not None:  # the stored text sorts as time does
+                usable = value.values.get(arrival, "") <= latest  # type: ignore[union-attr]
             fresh.append(value.values if usable else None)  # type: ignore[union-attr]
             seconds.append(age.total_seconds() if usable else None)  # type: ignore[union-attr]
         for name, default, is_datetime in view._plan:

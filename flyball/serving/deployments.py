@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from flyball import plugins
 from flyball.clock import format_instant
 from flyball.control import Blocked, Outcome, Retry, World
-from flyball.errors import Corrupt, NotFound
+from flyball.errors import Corrupt, InvalidInput, NotFound
 from flyball.ledger import Transaction
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
@@ -220,7 +220,7 @@ class DeploymentController:
             before = snapshot.read(self._snapshot_path)
         except NotFound:
             before = snapshot.Snapshot(0)
-        except Corrupt:
+        except (Corrupt, InvalidInput):
             before = snapshot.Snapshot(self._applied())
         if dict(before.deployments) != deployments:
             snapshot.write(self._snapshot_path, snapshot.Snapshot(before.generation + 1, deployments))
@@ -230,7 +230,7 @@ class DeploymentController:
         try:
             found = read_status(self._status_path)
             newest = snapshot.read(self._snapshot_path)
-        except (NotFound, Corrupt):
+        except (NotFound, Corrupt, InvalidInput):
             return None
         served = found.deployments.get(name)
         wanted = newest.deployments.get(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flyball.clock import SYSTEM, Clock
-from flyball.tracking.predictions import Traffic
+from flyball.tracking.traffic import Traffic
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,6 +46,12 @@ class LiveTraffic:
         with self._lock:
             self._refresh()
             return self._traffic.deployments()
+
+    def refresh(self) -> None:
+        """Read the log now, however fresh the copy is."""
+        with self._lock:
+            self._read_at = float("-inf")
+            self._refresh()
 
     def _refresh(self) -> None:
         now = self._clock.monotonic()

@@ -21,7 +21,8 @@ from flyball.serving.snapshot import Limits, Logging, ServedDeployment, Snapshot
 from flyball.storage.blobs.files import FileBlobs
 from flyball.storage.online import OnlineValue
 from flyball.storage.online.sqlite import SqliteOnline
-from flyball.tracking.predictions import Label, TrafficReader
+from flyball.tracking.predictions import Label
+from flyball.tracking.traffic import TrafficReader
 
 ROWS = [{"distance": 0.5, "hour": 1.0}, {"distance": -2.0, "hour": 0.25}]
 

@@ -22,11 +22,10 @@ from flyball.tracking.predictions import (
     LabelLog,
     PredictionBatch,
     PredictionLog,
-    Traffic,
-    TrafficReader,
     new_id,
     new_ids,
 )
+from flyball.tracking.traffic import Traffic, TrafficReader
 
 NOON = datetime(2013, 5, 3, 12, 0, tzinfo=UTC)
 

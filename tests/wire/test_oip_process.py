@@ -19,7 +19,7 @@ from planes import ROOT, Home, Plane, parse_replies, until
 from tritonclient.utils import InferenceServerException
 
 from flyball.storage.streams.log import Reader
-from flyball.tracking.predictions import TrafficReader
+from flyball.tracking.traffic import TrafficReader
 
 ROW = {"distance": 1.25, "hour": -0.5}
 

@@ -1,0 +1,1 @@
+"""Flyball's own JSON API under `/api`, and what else the control plane answers: `/health`, `/metrics`."""
