@@ -10,7 +10,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
@@ -413,6 +413,13 @@ class Platform:
         """Return journal events, newest first; see `Journal.find` for the filters."""
         with self._reading() as world:
             return world.journal.find(**filters)
+
+    def story(self, events: Sequence[Event]) -> list[str]:
+        """Return a chain of causes as sentences, newest first, as `delivery.explain` words them."""
+        from flyball.delivery.explain import story
+
+        with self._reading() as world:
+            return story(events, world, self.clock)
 
     def events_since(self, seq: int, limit: int = 1000) -> list[Event]:
         """Return journal events after a number, oldest first."""

@@ -48,10 +48,8 @@ def story(events: Sequence[Event], world: Transaction, clock: Clock = SYSTEM) ->
             lines.append(standing)
         if standing is None or events[0].action != "serves":
             lines.append(_led(events[0], world, clock))
-    for event in events[1:]:
-        if event.action not in _PASSING or event.actor.startswith("user/"):
-            lines.append(_led(event, world, clock))
-    return lines
+    telling = [e for e in events[1:] if e.action not in _PASSING or e.actor.startswith("user/")]
+    return lines + [_led(event, world, clock) for event in telling]
 
 
 def told(events: Sequence[Event], world: Transaction, clock: Clock = SYSTEM) -> str:
@@ -122,9 +120,7 @@ def _published(event: Event, world: Transaction) -> str:
     return f"{made.short} was published{rows} by {_maker(event, version, world)}{note}"
 
 
-def _trained(
-    event: Event, made: Ref, version: Version | None, metadata: Mapping[str, Any], world: Transaction
-) -> str:
+def _trained(event: Event, made: Ref, version: Version | None, metadata: Mapping[str, Any], world: Transaction) -> str:
     trained_on = metadata.get("trained_on")
     verb = "trained" if trained_on else "registered"
     return f"{made.short} was {verb} by {_maker(event, version, world)}{_on(trained_on, world)}"
@@ -193,7 +189,8 @@ def _serves(event: Event, _world: Transaction) -> str:
 
 def _rollout_started(event: Event, _world: Transaction) -> str:
     detail = event.detail
-    return f"{detail.get('challenger')} was let into {event.ref} at {detail.get('share', 0):g} % beside {detail.get('champion')}"
+    share, champion = detail.get("share", 0), detail.get("champion")
+    return f"{detail.get('challenger')} was let into {event.ref} at {share:g} % beside {champion}"
 
 
 def _rollout_stepped(event: Event, _world: Transaction) -> str:

@@ -60,7 +60,9 @@ def in_order_of(rows: pl.LazyFrame, at: str) -> pl.LazyFrame:
     """Return rows ordered by time, ready for any number of `attach`; `in_own_order` undoes it."""
     schema = rows.collect_schema()
     if at not in schema:
-        raise InvalidInput(f'the rows have no time column "{at}"{did_you_mean(at, schema)}; they have {listed(schema)}')
+        raise InvalidInput(
+            f'the rows have no time column "{at}"{did_you_mean(at, schema)} (they have {listed(schema)})'
+        )
     moment = instant(at, schema[at], "the rows").alias(_AT)
     return rows.with_row_index(_ROW).with_columns(moment).sort(_AT, maintain_order=True)
 
@@ -153,9 +155,7 @@ def _answers(keys: Sequence[str]) -> Callable[[pl.DataFrame], pl.DataFrame]:
 def _same_type(name: str, rows: pl.Schema, view_schema: pl.Schema, view: FeatureView) -> tuple[pl.Expr, pl.Expr]:
     """Return the expressions by which both sides' key columns have one type."""
     if name not in rows:
-        raise InvalidInput(
-            f'the rows have no column "{name}"{did_you_mean(name, rows)}, the entity of the view {view.name}'
-        )
+        raise InvalidInput(f'the rows lack the entity of the view {view.name}, "{name}"{did_you_mean(name, rows)}')
     ours, theirs, key = rows[name], view_schema[name], pl.col(name)
     texts = pl.String | pl.Categorical | pl.Enum
     if isinstance(ours, texts) and isinstance(theirs, texts):

@@ -55,15 +55,13 @@ class ViewSpec:
         for feature, dtype in self.features.items():
             if dtype not in DTYPES:
                 near = did_you_mean(dtype, DTYPES)
-                raise InvalidInput(
-                    f"{self.name}.{feature} has the type {dtype!r}{near}; expected one of {listed(DTYPES)}"
-                )
+                raise InvalidInput(f"{self.name}.{feature} has the type {dtype!r}{near} (known: {listed(DTYPES)})")
         for feature in self.defaults:
             if feature not in self.features:
                 near = did_you_mean(feature, self.features)
                 raise InvalidInput(
-                    f'the view {self.name} has a default for "{feature}"{near}; its features are '
-                    f"{listed(self.features)}"
+                    f'the view {self.name} has a default for "{feature}"{near} (its features are '
+                    f"{listed(self.features)})"
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +85,7 @@ class ViewSpec:
         if unknown or missing:
             which = f'an unknown field "{unknown[0]}"' if unknown else f'no "{missing[0]}"'
             near = did_you_mean(unknown[0], _FIELDS) if unknown else ""
-            raise InvalidInput(f"a view's description has {which}{near}; expected {listed(_FIELDS)}")
+            raise InvalidInput(f"a view's description has {which}{near} (known: {listed(_FIELDS)})")
         return cls(**{**document, "entity": tuple(document["entity"])})
 
     @property
@@ -222,7 +220,7 @@ def _row_count(views: Sequence[ViewSpec], keys: Mapping[str, Any]) -> int:
         for name in view.entity:
             if name not in keys:
                 raise InvalidInput(
-                    f'the view {view.name} is looked up by "{name}"{did_you_mean(name, keys)}, which was not given'
+                    f'the view {view.name} needs the key "{name}"{did_you_mean(name, keys)} (given: {listed(keys)})'
                 )
             value = keys[name]
             if not _is_single(value):

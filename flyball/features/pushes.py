@@ -69,7 +69,9 @@ def _checked(view: ViewSpec, number: int, record: Any) -> tuple[str, datetime, d
     fields = dict.fromkeys((*view.entity, view.event_time, known_at, *view.features))
     for name in record:
         if name not in fields:
-            raise InvalidInput(f'{subject} has an unknown field "{name}"{did_you_mean(name, fields)}; {_needs(fields)}')
+            raise InvalidInput(
+                f'{subject} has an unknown field "{name}"{did_you_mean(name, fields)} ({_needs(fields)})'
+            )
     for name in fields:
         if name not in record:
             raise InvalidInput(f'{subject} lacks "{name}"; {_needs(fields)}')

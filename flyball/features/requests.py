@@ -76,7 +76,7 @@ class OnRequest:
                 value = self.defaults[name]
             else:
                 near = did_you_mean(name, record)
-                raise InvalidInput(f'the function {self.name} needs "{name}"{near}; given were {listed(record)}')
+                raise InvalidInput(f'the function {self.name} needs "{name}"{near} (given: {listed(record)})')
             if value is None and not is_optional:
                 return None
             arguments[name] = value
@@ -103,8 +103,8 @@ class OnRequest:
         for name in self.inputs:
             if name not in schema and name not in self.defaults:
                 raise InvalidInput(
-                    f'the function {self.name} needs the column "{name}"{did_you_mean(name, schema)}; '
-                    f"the rows have {listed(schema)}"
+                    f'the function {self.name} needs the column "{name}"{did_you_mean(name, schema)} '
+                    f"(the rows have {listed(schema)})"
                 )
         fields = [name for name in self.inputs if name in schema]
         outputs = (

@@ -56,8 +56,8 @@ def training_set(
     for view in views:
         if view.source not in sources:
             raise InvalidInput(
-                f'the view {view.name} is computed from "{view.source}"{did_you_mean(view.source, sources)}, '
-                f"which was not given; given were {listed(sources)}"
+                f'the view {view.name} needs the source "{view.source}"{did_you_mean(view.source, sources)} '
+                f"(given: {listed(sources)})"
             )
         frame = computed.setdefault((view.name, view.version), view.compute(sources[view.source]))
         joined = attach(joined, frame, view, age=ages)

@@ -117,7 +117,7 @@ class FeatureView:
                 role = "entity" if column in self.entity else "event_time" if column == self.event_time else "known_at"
                 raise InvalidInput(
                     f'the view {self.name} returned no column "{column}", its {role}'
-                    f"{did_you_mean(column, schema)}; it returned {listed(schema)}"
+                    f"{did_you_mean(column, schema)} (it returned {listed(schema)})"
                 )
         for column in self.entity:
             _check_key(self.name, column, schema[column])
@@ -127,7 +127,7 @@ class FeatureView:
         for column in self.defaults:
             if column not in features:
                 near = did_you_mean(column, features)
-                raise InvalidInput(f'the view {self.name} has a default for "{column}"{near}, which is no feature')
+                raise InvalidInput(f'the view {self.name} has a default for what is no feature, "{column}"{near}')
         return rows.select(
             *self.entity,
             *(instant(column, schema[column], f"the view {self.name}") for column in times),

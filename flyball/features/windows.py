@@ -55,7 +55,7 @@ def windowed(
     for column in (*keys, time):
         if column not in schema:
             raise InvalidInput(
-                f'there is no column "{column}" for a window{did_you_mean(column, schema)}; there are {listed(schema)}'
+                f'there is no column "{column}" for a window{did_you_mean(column, schema)} (there are {listed(schema)})'
             )
     if not aggregates:
         raise InvalidInput('a window needs what to compute; give it for example count=pl.len() or delay=pl.mean("x")')

@@ -109,7 +109,9 @@ class MonitorController:
             result["standing"] = [asdict(e) for e in standing]
             self._results.append(result)
             done.append(result)
-            self._set("drifting", resource.name, done, _drifting(result, done[-spec.drift.persistence]["from"]), world)
+            self._set(
+                "drifting", resource.name, done, _drifting(result, done[-spec.drift.persistence :][0]["from"]), world
+            )
 
     def _reference(self, spec: Monitor, version: Version, world: World) -> Reference | None:
         """Return the calibrated reference of a version, None when nothing is known of its training rows."""

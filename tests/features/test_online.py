@@ -67,7 +67,7 @@ def test_flights_replayed_in_time_order_see_online_what_the_join_says(
         wanted = {n: [row[n]] for n in ("previous_delay", "landed_at", "previous_leg_age_s")}
         assert found == wanted, row["flight_id"]
         compared += row["previous_delay"] is not None
-    assert compared > 1_500
+    assert compared > 1_200
 
 
 entries = st.lists(
@@ -219,7 +219,7 @@ def test_many_rows_are_one_read_a_view_and_missing_keys_give_none(tmp_path: Path
 
 
 def test_a_wrong_look_up_is_refused(store: SqliteOnline, spec: ViewSpec) -> None:
-    with pytest.raises(InvalidInput, match='looked up by "tailnum"; did you mean "tail_num", which was not given'):
+    with pytest.raises(InvalidInput, match='needs the key "tailnum"; did you mean "tail_num"'):
         look_up(store, [spec], {"tail_num": "N1"})
     with pytest.raises(InvalidInput, match="has no zone"):
         look_up(store, [spec], {"tailnum": "N1"}, datetime(2013, 1, 1))

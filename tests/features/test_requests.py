@@ -90,7 +90,7 @@ def test_wrong_functions_and_fields_are_refused() -> None:
 
     @on_request(returns={"y": float})
     def other(x: int) -> dict[str, float]:
-        return {"z": 1.0}
+        return {"z": float(x)}
 
     with pytest.raises(StepFailed, match="returned z; declared were y"):
         other.compute({"x": 0})

@@ -58,7 +58,7 @@ def test_views_and_functions_stand_beside_each_row_in_its_own_order(shared_data:
 
 def test_what_is_missing_or_twice_there_is_refused(shared_data: Path) -> None:
     flights = pl.scan_parquet(shared_data / "nycflights13" / "flights.parquet")
-    with pytest.raises(InvalidInput, match='computed from "flights"; did you mean "flight", which was not given'):
+    with pytest.raises(InvalidInput, match='needs the source "flights"; did you mean "flight"'):
         training_set(flights, [previous_leg], "sched_dep_ts", {"flight": flights})
     with pytest.raises(InvalidInput, match="previous_leg was given twice"):
         training_set(flights, [previous_leg, previous_leg], "sched_dep_ts", {"flights": flights})

@@ -107,9 +107,11 @@ def world(home: Path, shared_data: Path, **rollout: Any) -> Iterator[World]:
     platform.declare("Model", "income", dataset="adult", gates=[{"metric": "auc", "at_least": 0.55}])
     steps = {"steps": [20, 50], "hold_requests": 60, "hold_labels": 150, **rollout}
     platform.declare("Deployment", "income", model="income@champion", rollout=steps)
+    opened = World(platform, frame)
     try:
-        yield World(platform, frame)
+        yield opened
     finally:
+        opened.loop.stop()
         platform.engine.close()
         platform.close()
 

@@ -91,4 +91,4 @@ def _problem(problem: dict[str, Any]) -> str:
     where = [str(part) for part in problem.get("loc", ())]
     place = "the body" if where[:1] == ["body"] and len(where) < 3 else where[-1] if where else "the request"
     message = str(problem.get("msg", "is wrong"))
-    return f'{place if place == "the body" else f"{chr(34)}{place}{chr(34)}"}: {message[:1].lower()}{message[1:]}'
+    return f"{place if place == 'the body' else f'{chr(34)}{place}{chr(34)}'}: {message[:1].lower()}{message[1:]}"

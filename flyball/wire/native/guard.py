@@ -128,6 +128,10 @@ def _with_headers(send: _Send) -> _Send:
 
 async def _answer(send: _Send, status: int, sentence: str) -> None:
     body = encode({"error": sentence})
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
