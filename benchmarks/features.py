@@ -1,20 +1,20 @@
-"""Features: training sets at scale A of the reference figures, look-ups and materialisation of a million entities.
+"""Features: training sets, look-ups and materialisation (`make bench-features`).
 
-    python benchmarks/features.py           scale A, 1,000,000 entities
-    python benchmarks/features.py --small   a tenth of both
+    python -m benchmarks.features           100,000 rows × views of 1, 2 and 5 million; 1,000,000 entities
+    python -m benchmarks.features --small   a tenth of it
 
-Each join runs in a process of its own, so that its peak memory is its own. Peers' figures are those measured once on
-the machine of PERFORMANCE.md: Feast with DuckDB does not finish at scale A, so the peer of the joins is DuckDB itself.
+Each join runs in a process of its own, so its peak memory is its own; the best of three counts. The limit beside a
+figure is the same work without Flyball: the joins written out in Polars, the store alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.report import Measure, report
 from flyball.features.lookup import look_up
 from flyball.features.materialise import materialise
 from flyball.features.training_set import training_set
@@ -36,45 +37,45 @@ FORMS = ("plain, sorted", "plain, shuffled", "bitemporal, sorted", "bitemporal, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--join", nargs=2, metavar=("FOLDER", "FORM"), help="run one join; for this script itself")
+    """Measure all and report, or do one part in this process for the one that reports."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="a tenth of the rows and entities")
+    parser.add_argument("--part", nargs=2, metavar=("FOLDER", "WORK"), help="for this script itself")
     asked = parser.parse_args()
-    if asked.join:
-        print(json.dumps(join(Path(asked.join[0]), asked.join[1])))
+    if asked.part:
+        folder, work = Path(asked.part[0]), asked.part[1]
+        print(json.dumps(materialised(folder) if work == "materialise" else join(folder, work)))
         return
     scale = 10 if asked.small else 1
-    with TemporaryDirectory() as folder:
-        results = [*joins(Path(folder), scale), *online(Path(folder), 1_000_000 // scale)]
-    print(f"{'work':58} {'value':>12} {'peer':>10} {'target':>10}")
-    for r in results:
-        print(
-            f"{r['work']:58} {r['value']:>9.4g} {r['unit']:5} {r['peer_value'] or '-':>7} {r['target'] or '-':>10} {mark(r)}"
-        )
-    print(json.dumps(results))
+    with TemporaryDirectory() as name:
+        report([*joins(Path(name), scale), *online(Path(name), 1_000_000 // scale)])
 
 
-def mark(result: dict[str, Any]) -> str:
-    return "" if result["met"] is None else "met" if result["met"] else "missed"
+def part(folder: Path, work: str) -> dict[str, float]:
+    """Do one part in a process of its own: the best of three for the joins."""
+    command = [sys.executable, "-m", "benchmarks.features", "--part", str(folder), work]
+    times = 1 if work == "materialise" else 3
+    done = [json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout) for _ in range(times)]
+    return {unit: min(d[unit] for d in done) for unit in done[0]}
 
 
-def joins(folder: Path, scale: int) -> list[dict[str, Any]]:
+def joins(folder: Path, scale: int) -> list[Measure]:
+    """Measure the training set in all forms."""
     write_tables(folder, scale)
-    found: dict[str, dict[str, float]] = {}
-    for form in FORMS:
-        command = [sys.executable, __file__, "--join", str(folder), form]
-        done = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
-        found[form] = {unit: min(d[unit] for d in done) for unit in done[0]}
-    results = []
-    for form in FORMS:
-        limits = {"s": 1.0, "GB": 1.0} if form == "plain, sorted" and scale == 1 else {}
-        for unit, figure in found[form].items():
-            peer = {"s": 2.5, "CPU s": 3.4, "GB": 0.7}[unit] if scale == 1 and not form.startswith("bi") else None
-            results.append(entry(f"training set A, 3 views: {form}", figure, unit, "DuckDB", peer, limits.get(unit)))
+    ceiling = part(folder, "engine, sorted")
+    found = {form: part(folder, form) for form in FORMS}
+    measures = []
+    for form, figures in found.items():
+        targets = {"s": 1.0, "GB": 1.0} if form == "plain, sorted" else {}
+        for unit, value in figures.items():
+            limit = ceiling[unit] if form == "plain, sorted" else None
+            measures.append(
+                Measure(f"training set, 3 views: {form}", value, unit, limit=limit, target=targets.get(unit))
+            )
     for order in ("sorted", "shuffled"):
-        ratio = found[f"bitemporal, {order}"]["CPU s"] / found[f"plain, {order}"]["CPU s"]
-        results.append(entry(f"bitemporal against plain, {order}, CPU", ratio, "times", None, None, 2.0))
-    return results
+        times = found[f"bitemporal, {order}"]["CPU s"] / found[f"plain, {order}"]["CPU s"]
+        measures.append(Measure(f"bitemporal against plain, {order}, CPU", times, "times", target=2.0))
+    return measures
 
 
 def write_tables(folder: Path, scale: int) -> None:
@@ -103,89 +104,87 @@ def write_tables(folder: Path, scale: int) -> None:
 
 
 def join(folder: Path, form: str) -> dict[str, float]:
+    """Make the training set in one form; the form "engine" is the same joins written out in Polars."""
     kind, order = form.split(", ")
-
-    def view(number: int, ttl: str) -> FeatureView:
-        known_at = "known" if kind == "bitemporal" else None
-
-        def values(frame: pl.LazyFrame) -> pl.LazyFrame:
-            return frame if known_at else frame.drop("known")
-
-        declare = feature_view(
-            entity="key", event_time="event", known_at=known_at, ttl=ttl, name=f"v{number}", source=f"{number}"
-        )
-        return declare(values)
-
-    views = [view(number, ttl) for number, (_, ttl) in enumerate(VIEWS)]
     sources = {f"{number}": pl.scan_parquet(folder / f"{order}{number}.parquet") for number in range(len(VIEWS))}
+    rows = pl.scan_parquet(folder / "rows.parquet")
     wall, cpu = time.perf_counter(), time.process_time()
-    made = training_set(pl.scan_parquet(folder / "rows.parquet"), views, sources=sources).collect(engine="streaming")
+    if kind == "engine":
+        plan = rows.with_row_index().sort("asked_at")
+        for frame in sources.values():
+            right = frame.drop("known").filter(pl.col("key").is_not_null())
+            plan = plan.join_asof(right, left_on="asked_at", right_on="event", by="key", check_sortedness=False)
+            plan = plan.drop("event", strict=False)
+        plan = plan.sort("index").drop("index")
+    else:
+        plan = training_set(rows, [view(n, ttl, kind) for n, (_, ttl) in enumerate(VIEWS)], sources=sources)
+    made = plan.collect(engine="streaming")
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert made.width == 2 + 3 * len(VIEWS)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return {"s": round(wall, 3), "CPU s": round(cpu, 3), "GB": round(peak, 3)}
+    assert made.width == 2 + 3 * len(VIEWS), made.columns
+    return {"s": wall, "CPU s": cpu, "GB": peak_mb() / 1000}
 
 
-def online(folder: Path, entities: int) -> list[dict[str, Any]]:
+def view(number: int, ttl: str, kind: str) -> FeatureView:
+    """Return the view of one table."""
+    known_at = "known" if kind == "bitemporal" else None
+    declare = feature_view(
+        entity="key", event_time="event", known_at=known_at, ttl=ttl, name=f"v{number}", source=f"{number}"
+    )
+    return declare(lambda frame: frame if known_at else frame.drop("known"))
+
+
+@feature_view(entity="key", event_time="at", ttl="2d")
+def ten_values(values: pl.LazyFrame) -> pl.LazyFrame:
+    """Ten numbers an entity."""
+    return values
+
+
+def materialised(folder: Path) -> dict[str, float]:
+    """Materialise the ten values of every entity."""
+    store = SqliteOnline(folder / "online.sqlite")
+    started = time.perf_counter()
+    done = materialise(ten_values, pl.scan_parquet(folder / "values.parquet"), store)
+    return {"rows/s": done.rows / (time.perf_counter() - started), "MB": peak_mb()}
+
+
+def online(folder: Path, entities: int) -> list[Measure]:
+    """Measure materialisation and look-ups."""
     random = np.random.default_rng(1)
     columns = {f"f{i}": random.random(entities) for i in range(10)}
-    frame = pl.LazyFrame({"key": np.arange(entities), **columns}).with_columns(at=pl.lit(NOW))
-    frame.collect().write_parquet(folder / "values.parquet")
-    view = feature_view(entity="key", event_time="at", ttl="2d", name="ten_values")(lambda values: values)
-    store = SqliteOnline(folder / "online.sqlite")
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    done = materialise(view, pl.scan_parquet(folder / "values.parquet"), store)
-    rate = done.rows / (time.perf_counter() - started)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-    spec, now = view.spec(), NOW + timedelta(hours=1)
-    results = [
-        entry("materialise, 10 values", rate, "rows/s", "Feast, SQLite", 10_300, 200_000, is_least=True),
-        entry("materialise: memory grown by", grown, "MB", "Feast, SQLite", None, 400),
+    frame = pl.DataFrame({"key": np.arange(entities), **columns}).with_columns(at=pl.lit(NOW))
+    frame.write_parquet(folder / "values.parquet")
+    figures = part(folder, "materialise")
+    measures = [
+        Measure("materialise, 10 values an entity", figures["rows/s"], "rows/s", target=200_000, better="higher"),
+        Measure("materialise: peak memory of the process", figures["MB"], "MB", target=400),
     ]
-    for count, peer, target in ((1, 112, 15), (100, 4590, 300)):
+    store, spec, now = SqliteOnline(folder / "online.sqlite"), ten_values.spec(frame), NOW + timedelta(hours=1)
+    for count, target in ((1, 15), (100, 300)):
         keys = random.integers(0, entities, (2_000, count)).tolist()
-        texts = [[str(k) for k in row] for row in keys]
-        for name, read in (
-            ("look-up", lambda i, keys=keys: look_up(store, [spec], {"key": keys[i]}, now)),
-            ("store alone", lambda i, texts=texts: store.get(spec.stored_as, texts[i])),
-        ):
-            spans = np.array([timed(read, i) for i in range(len(keys))]) * 1e6
-            limit = target if name == "look-up" else None
-            what = f"{name}, {count} key{'s' if count > 1 else ''}"
-            against = peer if name == "look-up" else None
-            results.append(entry(f"{what}, p50", float(np.median(spans)), "µs", "Feast, SQLite", against, limit))
-            results.append(entry(f"{what}, p99", float(np.quantile(spans, 0.99)), "µs", None, None, None))
-    return results
+        texts = [[str(key) for key in row] for row in keys]
+        alone = spans_us(lambda row: store.get(spec.stored_as, row), texts)
+        whole = spans_us(lambda row: look_up(store, [spec], {"key": row}, now), keys)
+        for name, share, aim in (("p50", 0.5, target), ("p99", 0.99, None)):
+            what = f"look-up, {count} key{'s' if count > 1 else ''}, {name}"
+            limit = float(np.quantile(alone, share))
+            measures.append(Measure(what, float(np.quantile(whole, share)), "µs", limit=limit, target=aim))
+    return measures
 
 
-def timed(act: Any, number: int) -> float:
-    started = time.perf_counter()
-    act(number)
-    return time.perf_counter() - started
+def spans_us(act: Callable[[Any], object], items: Sequence[Any]) -> list[float]:
+    """Return how long each call took, in microseconds."""
+    spans = []
+    for item in items:
+        started = time.perf_counter()
+        act(item)
+        spans.append((time.perf_counter() - started) * 1e6)
+    return spans
 
 
-def entry(
-    work: str,
-    value: float,
-    unit: str,
-    peer: str | None,
-    peer_value: float | None,
-    target: float | None,
-    is_least: bool = False,
-) -> dict[str, Any]:
-    ratio = None if peer_value is None else round(value / peer_value if is_least else peer_value / value, 2)
-    met = None if target is None else bool(value >= target if is_least else value <= target)
-    return {
-        "work": work,
-        "value": round(value, 3),
-        "unit": unit,
-        "peer": peer if peer_value is not None else None,
-        "peer_value": peer_value,
-        "ratio": ratio,
-        "limit": None,
-        "target": target,
-        "met": met,
-    }
+def peak_mb() -> float:
+    """Return the largest resident size of this process, in MB; `ru_maxrss` would count that of its parent as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
 
 from flyball.clock import SYSTEM
-from flyball.data.contracts import Contract, Rule
 from flyball.data.keys import KeyFold
 from flyball.data.plans import Plan, plan_of
 from flyball.data.reasons import reason_of
 from flyball.data.reports import ContractReport, RuleResult
 from flyball.data.samples import Samples
+from flyball.data.terms import Contract, Rule
 from flyball.errors import InvalidInput
 
 if TYPE_CHECKING:

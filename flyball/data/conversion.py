@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any
 
-from flyball.data.contracts import Column, Contract
+from flyball.data.terms import Column, Contract
 from flyball.errors import InvalidInput
 
 if TYPE_CHECKING:

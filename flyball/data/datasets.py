@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyball.clock import SYSTEM, Clock
-from flyball.data.contracts import Contract, read_contract
+from flyball.data.contracts import read_contract
 from flyball.data.kinds import Dataset
+from flyball.data.terms import Contract
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.ledger import Ledger
 from flyball.ledger.refs import Ref

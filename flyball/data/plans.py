@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flyball.data.checks import KeyTest, QueryTest, RowTest, Table, TableTest
-from flyball.data.contracts import Contract, Rule
 from flyball.data.conversion import Preparation, prepare
 from flyball.data.keys import key_expression
 from flyball.data.reasons import reason_of
 from flyball.data.rules import find_check
+from flyball.data.terms import Contract, Rule
 from flyball.errors import did_you_mean
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flyball.data.bounds import OPERATORS, Bounds, read_bounds
-from flyball.data.contracts import Column, Rule
 from flyball.data.reports import Severity
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput, did_you_mean, listed
 
 __all__ = ["rule_of"]

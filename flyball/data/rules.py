@@ -14,8 +14,8 @@ from typing import Any
 
 from flyball import plugins
 from flyball.clock import parse_duration
-from flyball.data.contracts import Column, Rule
 from flyball.data.quality import rule_of
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 
 __all__ = ["find_check", "rules_of"]

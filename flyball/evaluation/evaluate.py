@@ -108,7 +108,8 @@ def truth_for(task: str, target: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         classes = np.unique(values)
         if classes.size <= 2 and np.isin(classes, [0, 1]).all():
             return values.astype(np.int64)
-        return (values == classes[-1]).astype(np.int64)
+        positive: np.ndarray[Any, Any] = (values == classes[-1]).astype(np.int64)
+        return positive
     return values.astype(np.float64) if task == "regression" else values
 
 
@@ -124,7 +125,8 @@ def answers_for(wanted: Metric, outputs: Outputs) -> np.ndarray[Any, Any]:
         raise InvalidInput(
             f"{wanted.name} judges the output {name!r}, which this model does not give (it gives: {listed(outputs)})"
         )
-    return np.asarray(outputs[name])
+    found: np.ndarray[Any, Any] = np.asarray(outputs[name])
+    return found
 
 
 def evaluate(
@@ -171,7 +173,8 @@ def _answers(wanted: Metric, outputs: Outputs, task: str, target: np.ndarray[Any
     answers = answers_for(wanted, outputs)
     if task == "binary" and wanted.needs == "label" and answers.dtype.kind not in "iuf":
         classes = np.unique(np.asarray(target))
-        return (answers == classes[-1]).astype(np.int64)
+        positive: np.ndarray[Any, Any] = (answers == classes[-1]).astype(np.int64)
+        return positive
     return answers
 
 

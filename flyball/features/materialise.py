@@ -6,7 +6,6 @@ set. Done twice it changes nothing; a push that is newer stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,11 +13,13 @@ import polars as pl
 
 from flyball.errors import InvalidInput
 from flyball.features.lookup import ViewSpec
-from flyball.features.pushes import keep_newest, push
+from flyball.features.pushes import Row, keep_newest, push
 from flyball.features.views import FeatureView
 from flyball.storage.online import OnlineStore
 
 __all__ = ["Materialised", "materialise", "push"]
+
+_RFC_3339 = "%Y-%m-%dT%H:%M:%S%.6fZ"  # as `clock.format_instant` writes it
 
 
 class Materialised(NamedTuple):
@@ -73,29 +74,23 @@ def materialise(
             if not part.height:
                 continue
             read += part.height
-            written += keep_newest(spec, _values(spec, view, part), store)
+            written += keep_newest(spec, _newest(spec, view, part), store)
             latest = part[view.known_at].max()
             assert isinstance(latest, datetime)
             watermark = latest if watermark is None else max(watermark, latest)
     return Materialised(read, written, watermark)
 
 
-def _values(
-    spec: ViewSpec, view: FeatureView, part: pl.DataFrame
-) -> Iterator[tuple[str, datetime, datetime, dict[str, Any]]]:
-    """Yield the newest row of each entity of a batch, as JSON values."""
+def _newest(spec: ViewSpec, view: FeatureView, part: pl.DataFrame) -> list[Row]:
+    """Return the newest row of each entity of a batch, as JSON values."""
     order = [view.event_time, view.known_at] if view.is_bitemporal else [view.event_time]
     newest = part.sort(order, maintain_order=True).unique(view.entity, keep="last", maintain_order=True)
-    names = list(spec.features)
-    as_text = [
-        pl.col(n).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ") for n, dtype in spec.features.items() if dtype == "datetime"
-    ]
-    plain = newest.with_columns(as_text)
+    moments = [name for name, dtype in spec.features.items() if dtype == "datetime"]
+    features = newest.select(*spec.features).with_columns(pl.col(moments).dt.strftime(_RFC_3339)).to_dicts()
     if len(view.entity) == 1:
-        keys: Any = plain[view.entity[0]].cast(pl.String).to_list()
+        keys: Any = newest[view.entity[0]].cast(pl.String).to_list()
     else:
-        keys = map(spec.key_of, plain.select(view.entity).rows())
-    events = plain[view.event_time].to_list()
-    arrivals = plain[view.known_at].to_list() if view.is_bitemporal else events
-    features = (dict(zip(names, values, strict=True)) for values in plain.select(names).iter_rows())
-    yield from zip(keys, events, arrivals, features, strict=False)
+        keys = map(spec.key_of, newest.select(view.entity).rows())
+    events = newest[view.event_time].to_list()
+    arrivals = newest[view.known_at].to_list() if view.is_bitemporal else events
+    return list(map(Row, keys, events, arrivals, features))

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.features.lookup import Described, ViewSpec
 from flyball.storage.online import OnlineStore, OnlineValue
 
-__all__ = ["keep_newest", "push"]
+__all__ = ["Row", "keep_newest", "push"]
+
+
+class Row(NamedTuple):
+    """A row of a view as the store takes it: `values` are JSON values by feature."""
+
+    key: str
+    event: datetime
+    known: datetime
+    values: dict[str, Any]
 
 
 def push(view: ViewSpec | Described, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], store: OnlineStore) -> int:
@@ -32,36 +41,33 @@ def push(view: ViewSpec | Described, rows: Mapping[str, Any] | Sequence[Mapping[
     Raises:
         InvalidInput: an unknown or missing field or a wrong type, named with its row; nothing was written.
     """
-    records = [rows] if isinstance(rows, Mapping) else rows
     spec = view if isinstance(view, ViewSpec) else view.spec()
-    return keep_newest(spec, [_checked(spec, number, record) for number, record in enumerate(records)], store)
+    newest: dict[str, Row] = {}
+    for number, record in enumerate([rows] if isinstance(rows, Mapping) else rows):
+        row = _checked(spec, number, record)
+        there = newest.setdefault(row.key, row)
+        if (row.event, row.known) >= (there.event, there.known):
+            newest[row.key] = row
+    return keep_newest(spec, list(newest.values()), store)
 
 
-def keep_newest(
-    view: ViewSpec, rows: Iterable[tuple[str, datetime, datetime, dict[str, Any]]], store: OnlineStore
-) -> int:
-    """Write rows of (key, event time, arrival, features by name), already checked; return how many entities are new.
+def keep_newest(view: ViewSpec, rows: Sequence[Row], store: OnlineStore) -> int:
+    """Write rows that were checked, at most one a key; return how many entities have a new value.
 
     The store keeps the newest event of a key. Where rows may arrive late the arrival is stored beside the features,
     because of two rows with the same event time the one that arrived last must stay, whichever is written first.
     """
-    newest: dict[str, tuple[datetime, datetime, dict[str, Any]]] = {}
-    for key, event, known, values in rows:
-        there = newest.get(key)
-        if there is None or (event, known) >= there[:2]:
-            newest[key] = (event, known, values)
     if view.known_at is None:
-        return store.put(view.stored_as, ((key, OnlineValue(e, values)) for key, (e, _, values) in newest.items()))
-    present = dict(zip(newest, store.get(view.stored_as, list(newest)), strict=True))
+        return store.put(view.stored_as, [(row.key, OnlineValue(row.event, row.values)) for row in rows])
     later = []
-    for key, (event, known, values) in newest.items():
-        old, arrival = present[key], format_instant(known)
-        if old is None or event != old.event_time or arrival >= str(old.values.get(view.known_at, "")):
-            later.append((key, OnlineValue(event, {**values, view.known_at: arrival})))
+    for row, there in zip(rows, store.get(view.stored_as, [row.key for row in rows]), strict=True):
+        arrival = format_instant(row.known)
+        if there is None or row.event != there.event_time or arrival >= str(there.values.get(view.known_at, "")):
+            later.append((row.key, OnlineValue(row.event, {**row.values, view.known_at: arrival})))
     return store.put(view.stored_as, later)
 
 
-def _checked(view: ViewSpec, number: int, record: Any) -> tuple[str, datetime, datetime, dict[str, Any]]:
+def _checked(view: ViewSpec, number: int, record: Any) -> Row:
     subject = f"row {number} pushed to {view.name}"
     if not isinstance(record, Mapping):
         raise InvalidInput(f"{subject} is a {type(record).__name__}; expected names with values")
@@ -81,7 +87,7 @@ def _checked(view: ViewSpec, number: int, record: Any) -> tuple[str, datetime, d
     event = _instant(record[view.event_time], f'{subject}: "{view.event_time}"')
     known = event if view.known_at is None else _instant(record[known_at], f'{subject}: "{known_at}"')
     values = {name: _value(record[name], dtype, f'{subject}: "{name}"') for name, dtype in view.features.items()}
-    return key, event, known, values
+    return Row(key, event, known, values)
 
 
 def _needs(fields: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from flyball.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from flyball.models.signature import Field
+    from flyball.models.fields import Field
 
 __all__ = ["column", "shown", "tensor"]
 

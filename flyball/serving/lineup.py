@@ -14,7 +14,8 @@ from functools import cached_property
 from flyball.errors import FlyballError, InvalidInput, NotFound, did_you_mean, listed
 from flyball.features.lookup import ViewSpec
 from flyball.models.bundle import LoadedModel
-from flyball.models.signature import Field, Signature
+from flyball.models.fields import Field
+from flyball.models.signature import Signature
 from flyball.serving.snapshot import ServedDeployment, Snapshot, Variant
 
 __all__ = ["Lineup", "Refusal", "Served", "ServedVariant", "prepare"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from flyball.clock import SYSTEM, Clock, format_instant
 from flyball.errors import FlyballError, StepFailed, Unavailable
-from flyball.models.signature import Field
+from flyball.models.fields import Field
 from flyball.serving.batcher import Batcher, Columns
 from flyball.serving.engine import Engine
 from flyball.serving.lineup import Lineup, ServedVariant

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flyball.data.checking import FAILED_COLUMN, check, split
-from flyball.data.contracts import Contract, read_contract
+from flyball.data.contracts import read_contract
 from flyball.data.inference import infer_contract
 from flyball.data.keys import KeyFold
 from flyball.data.reports import RuleResult
 from flyball.data.sources import open_source
+from flyball.data.terms import Contract
 from flyball.errors import InvalidInput
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

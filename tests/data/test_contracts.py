@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from flyball.data.bounds import Bounds, read_bounds
-from flyball.data.contracts import Rule, parse_document, read_contract
+from flyball.data.contracts import parse_document, read_contract
 from flyball.data.conversion import strptime_of
+from flyball.data.terms import Rule
 from flyball.errors import InvalidInput, NotFound
 
 EXAMPLES = [

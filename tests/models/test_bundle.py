@@ -18,8 +18,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from flyball import plugins
 from flyball.errors import Corrupt, Incompatible, InvalidInput, MissingExtra, NotFound, StepFailed
 from flyball.models import _manifest, bundle
+from flyball.models.fields import Field
 from flyball.models.flavors.sklearn import limit_threads
-from flyball.models.signature import Field, Signature
+from flyball.models.signature import Signature
 from flyball.storage.blobs import digest_of
 from flyball.storage.blobs.files import FileBlobs
 
@@ -127,7 +128,7 @@ def test_a_missing_file_a_newer_format_and_an_unknown_flavour_are_told_apart(
 
     with pytest.raises(Incompatible, match="format 2; this release reads 1"):
         bundle.load(blobs, changed(format=2))
-    with pytest.raises(Incompatible, match='no flavors is called "sklern"; did you mean "sklearn"'):
+    with pytest.raises(Incompatible, match='there is no "sklern" among the flavors; did you mean "sklearn"'):
         bundle.load(blobs, changed(flavor="sklern"))
     with pytest.raises(Corrupt, match="lacks flavor"):
         bundle.load(

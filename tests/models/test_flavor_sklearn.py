@@ -28,9 +28,10 @@ from sklearn.svm import LinearSVC
 
 from flyball.errors import Corrupt, InvalidInput, StepFailed
 from flyball.models import bundle
+from flyball.models.fields import Field
 from flyball.models.flavors import _sklearn_safe
 from flyball.models.flavors import sklearn as flavor
-from flyball.models.signature import Field, Signature
+from flyball.models.signature import Signature
 from flyball.storage.blobs.files import FileBlobs
 
 Rows = tuple[pl.DataFrame, np.ndarray[Any, Any]]

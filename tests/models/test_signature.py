@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyball.errors import InvalidInput
-from flyball.models.signature import Field, Signature, infer_signature
+from flyball.models.fields import Field
+from flyball.models.signature import Signature, infer_signature
 
 LATE = Signature((Field("carrier", "string"), Field("distance", "float64"), Field("hour", "int64")))
 MIXED = Signature(

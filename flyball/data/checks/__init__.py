@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flyball.data.contracts import Column, Contract, Rule
+from flyball.data.terms import Column, Contract, Rule
 from flyball.errors import InvalidInput, did_you_mean, listed
 
 if TYPE_CHECKING:

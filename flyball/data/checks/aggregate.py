@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flyball.data.checks import Table, TableTest, Verdict, need_columns, take
-from flyball.data.contracts import Column, Rule
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput, did_you_mean, listed
 
 _KNOWN = ("mean", "standard_deviation", "sum", "minimum", "maximum", "null_fraction")

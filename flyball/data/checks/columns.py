@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flyball.data.checks import Table, TableTest, Verdict, take
-from flyball.data.contracts import Column, Rule
+from flyball.data.terms import Column, Rule
 from flyball.errors import listed
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flyball.data.checks import RowTest, Table, need_columns, take
-from flyball.data.contracts import Column, Rule
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput, did_you_mean, listed
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"

@@ -10,7 +10,7 @@ from datetime import UTC, timedelta
 from typing import Any
 
 from flyball.data.checks import Table, TableTest, Verdict, need_columns, take
-from flyball.data.contracts import Column, Rule
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flyball.data.checks import RowTest, Table, need_columns, take
-from flyball.data.contracts import Column, Rule
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flyball.data.checks import RowTest, Table, need_columns, take
-from flyball.data.contracts import Column, Rule
 from flyball.data.conversion import read_limit
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput
 
 _PARAMS = ("logical", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flyball.data.checks import Table, TableTest, Verdict, take
-from flyball.data.contracts import Column, Rule
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from flyball.data.checks import QueryTest, Table, Verdict, take
-from flyball.data.contracts import Column, Rule
+from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput
 
 _STATEMENT = re.compile(r"\s*(select|with)\b", re.IGNORECASE)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flyball.data.checks import RowTest, Table, need_columns, take
-from flyball.data.contracts import Column, Rule
 from flyball.data.conversion import strptime_of
+from flyball.data.terms import Column, Rule
 
 _NOUNS = {"integer": "an integer", "array": "an array", "object": "an object"}
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from flyball.clock import SYSTEM, Clock, format_instant
-from flyball.errors import Corrupt, Forbidden, InvalidInput, MissingExtra, Unavailable
+from flyball.errors import Corrupt, InvalidInput, MissingExtra, Unavailable
 from flyball.ledger import Fence
 from flyball.ledger.sql.journal import SqlJournal
 from flyball.ledger.sql.lineage import SqlLineage
 from flyball.ledger.sql.migrate import bring_up_to_date
 from flyball.ledger.sql.resources import SqlResources
 from flyball.ledger.sql.runs import SqlRuns
+from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import leases
 from flyball.ledger.sql.versions import SqlVersions
 
@@ -60,30 +60,15 @@ def open_ledger(home: Path, settings: LedgerSettings | None = None, clock: Clock
 
 
 class SqlTransaction:
-    """One transaction; the nouns share its connection."""
+    """One transaction; the nouns share its session."""
 
-    def __init__(self, connection: Connection, clock: Clock, actor: str | None, cause: int | None) -> None:
-        self.connection = connection
-        self.clock = clock
-        self._actor = actor
-        self.cause = cause
-        self.journal = SqlJournal(self)
-        self.resources = SqlResources(self)
-        self.runs = SqlRuns(self)
-        self.versions = SqlVersions(self)
-        self.lineage = SqlLineage(self)
-
-    @property
-    def actor(self) -> str:
-        """Who writes; raises Forbidden in a transaction for reading."""
-        if self._actor is None:
-            raise Forbidden("this transaction only reads; open one with ledger.write(actor)")
-        return self._actor
-
-    def insert(self, table: Any) -> Any:
-        """Return the dialect's INSERT, which both databases extend by ON CONFLICT in the same way."""
-        assert self.actor
-        return (postgresql if self.connection.dialect.name == "postgresql" else sqlite).insert(table)
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.journal = SqlJournal(session)
+        self.lineage = SqlLineage(session)
+        self.resources = SqlResources(session, self.journal)
+        self.runs = SqlRuns(session, self.journal)
+        self.versions = SqlVersions(session, self.journal, self.lineage)
 
 
 class SqlLedger:
@@ -96,12 +81,12 @@ class SqlLedger:
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
         with self._connection("BEGIN") as connection:
-            yield SqlTransaction(connection, self.clock, None, None)
+            yield SqlTransaction(Session(connection, self.clock, None, None))
 
     @contextmanager
     def write(self, actor: str, cause: int | None = None, fence: Fence | None = None) -> Iterator[SqlTransaction]:
         with self._connection("BEGIN IMMEDIATE") as connection:
-            transaction = SqlTransaction(connection, self.clock, actor, cause)
+            transaction = SqlTransaction(Session(connection, self.clock, actor, cause))
             if fence is not None:
                 self._check(connection, fence)
             yield transaction
@@ -113,9 +98,9 @@ class SqlLedger:
         now = self.clock.now()
         until = format_instant(now + timedelta(seconds=ttl_s))
         with self.write(holder) as transaction:
-            connection = transaction.connection
+            connection = transaction.session.connection
             # The insert takes the row's lock, so that two holders asking at once are put in order.
-            fresh = transaction.insert(leases).values(lease=lease, holder=holder, epoch=1, expires_at=until)
+            fresh = transaction.session.insert(leases).values(lease=lease, holder=holder, epoch=1, expires_at=until)
             if connection.execute(fresh.on_conflict_do_nothing().returning(leases.c.epoch)).one_or_none() is not None:
                 return Fence(lease, holder, 1)
             row = connection.execute(select(leases).where(leases.c.lease == lease).with_for_update()).one()
@@ -134,7 +119,7 @@ class SqlLedger:
                 leases.c.epoch == fence.epoch,
             )
             gone = format_instant(self.clock.now() - timedelta(seconds=1))
-            transaction.connection.execute(update(leases).where(*mine).values(expires_at=gone))
+            transaction.session.connection.execute(update(leases).where(*mine).values(expires_at=gone))
 
     def close(self) -> None:
         self.engine.dispose()

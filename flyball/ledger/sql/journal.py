@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from sqlalchemy import Row, or_, select, update
@@ -11,10 +11,8 @@ from sqlalchemy import Row, or_, select, update
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import Corrupt, NotFound
 from flyball.ledger.journal import GENESIS, Event, event_hash
+from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import events, journal_head
-
-if TYPE_CHECKING:
-    from flyball.ledger.sql.database import SqlTransaction
 
 __all__ = ["SqlJournal"]
 
@@ -24,15 +22,15 @@ _PAGE = 5000
 class SqlJournal:
     """`Journal` within one transaction."""
 
-    def __init__(self, transaction: SqlTransaction) -> None:
-        self._transaction = transaction
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def note(self, action: str, ref: str, detail: Mapping[str, Any] | None = None, cause: int | None = None) -> Event:
-        transaction, connection = self._transaction, self._transaction.connection
-        actor, at = transaction.actor, transaction.clock.now()
+        session, connection = self._session, self._session.connection
+        actor, at = session.actor, session.clock.now()
         # What is hashed is what will be read back, so the detail goes through JSON first.
         kept = orjson.loads(orjson.dumps(dict(detail or {}), option=orjson.OPT_NON_STR_KEYS))
-        cause = cause if cause is not None else transaction.cause
+        cause = cause if cause is not None else session.cause
         head = connection.execute(select(journal_head).with_for_update()).one()
         seq = head.seq + 1
         digest = event_hash(head.hash, seq, at, actor, action, ref, kept, cause)
@@ -52,14 +50,14 @@ class SqlJournal:
         return Event(seq, at, actor, action, ref, kept, cause, digest)
 
     def get(self, seq: int) -> Event:
-        row = self._transaction.connection.execute(select(events).where(events.c.seq == seq)).one_or_none()
+        row = self._session.connection.execute(select(events).where(events.c.seq == seq)).one_or_none()
         if row is None:
             raise NotFound(f"the journal has no event {seq}; the newest is {self.last()}")
         return _event(row)
 
     def since(self, seq: int, limit: int = 1000) -> list[Event]:
         query = select(events).where(events.c.seq > seq).order_by(events.c.seq).limit(limit)
-        return [_event(row) for row in self._transaction.connection.execute(query)]
+        return [_event(row) for row in self._session.connection.execute(query)]
 
     def find(
         self,
@@ -83,10 +81,10 @@ class SqlJournal:
             query = query.where(events.c.action == action)
         if before is not None:
             query = query.where(events.c.seq < before)
-        return [_event(row) for row in self._transaction.connection.execute(query)]
+        return [_event(row) for row in self._session.connection.execute(query)]
 
     def last(self) -> int:
-        return int(self._transaction.connection.execute(select(journal_head.c.seq)).scalar_one())
+        return int(self._session.connection.execute(select(journal_head.c.seq)).scalar_one())
 
     def chain(self, seq: int) -> list[Event]:
         found: list[Event] = []
@@ -119,7 +117,7 @@ class SqlJournal:
                         f"event {event.seq} of the journal is not what was written: it or its hash was changed"
                     )
                 previous, seq = event.hash, event.seq
-        head = self._transaction.connection.execute(select(journal_head)).one()
+        head = self._session.connection.execute(select(journal_head)).one()
         if (head.seq, head.hash) != (seq, previous):
             raise Corrupt(f"the journal should end at event {head.seq} but ends at {seq}: later events were removed")
         return seq

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sqlalchemy import or_, select
 
 from flyball.ledger.lineage import Edge, Graph
 from flyball.ledger.refs import Ref
+from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import edges
-
-if TYPE_CHECKING:
-    from flyball.ledger.sql.database import SqlTransaction
 
 __all__ = ["SqlLineage"]
 
@@ -19,13 +17,13 @@ __all__ = ["SqlLineage"]
 class SqlLineage:
     """`Lineage` within one transaction."""
 
-    def __init__(self, transaction: SqlTransaction) -> None:
-        self._transaction = transaction
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def link(self, source: Ref, target: Ref, role: str) -> bool:
-        insert = self._transaction.insert(edges).values(source=str(source), target=str(target), role=role)
+        insert = self._session.insert(edges).values(source=str(source), target=str(target), role=role)
         added = insert.on_conflict_do_nothing().returning(edges.c.source)
-        return self._transaction.connection.execute(added).one_or_none() is not None
+        return self._session.connection.execute(added).one_or_none() is not None
 
     def walk(
         self,
@@ -48,7 +46,7 @@ class SqlLineage:
                 new: list[str] = []
                 for start_at in range(0, len(level), 400):
                     part = level[start_at : start_at + 400]
-                    rows = self._transaction.connection.execute(select(edges).where(here.in_(part)).order_by(there))
+                    rows = self._session.connection.execute(select(edges).where(here.in_(part)).order_by(there))
                     for row in rows:
                         other = row.source if way == "upstream" else row.target
                         if other not in nodes:
@@ -67,4 +65,4 @@ class SqlLineage:
         """Return the edges that touch a node."""
         text = str(node)
         query = select(edges).where(or_(edges.c.source == text, edges.c.target == text))
-        return [Edge(r.source, r.target, r.role) for r in self._transaction.connection.execute(query)]
+        return [Edge(r.source, r.target, r.role) for r in self._session.connection.execute(query)]

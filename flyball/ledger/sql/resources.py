@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from sqlalchemy import Row, delete, select, update
@@ -12,13 +12,12 @@ from sqlalchemy import Row, delete, select, update
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, NotFound, did_you_mean, listed
 from flyball.ledger import kinds
+from flyball.ledger.journal import Journal
 from flyball.ledger.refs import Ref, check_name
 from flyball.ledger.refs import ref as parse_ref
 from flyball.ledger.resources import Applied, Resource
+from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import references, resources
-
-if TYPE_CHECKING:
-    from flyball.ledger.sql.database import SqlTransaction
 
 __all__ = ["SqlResources"]
 
@@ -26,8 +25,9 @@ __all__ = ["SqlResources"]
 class SqlResources:
     """`Resources` within one transaction."""
 
-    def __init__(self, transaction: SqlTransaction) -> None:
-        self._transaction = transaction
+    def __init__(self, session: Session, journal: Journal) -> None:
+        self._session = session
+        self._journal = journal
 
     def get(self, kind: str, name: str) -> Resource:
         found = self.find(kind, name)
@@ -38,14 +38,14 @@ class SqlResources:
 
     def find(self, kind: str, name: str) -> Resource | None:
         query = select(resources).where(resources.c.kind == kind, resources.c.name == name)
-        row = self._transaction.connection.execute(query).one_or_none()
+        row = self._session.connection.execute(query).one_or_none()
         return _resource(row) if row is not None else None
 
     def all(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[Resource]:
         query = select(resources).order_by(resources.c.kind, resources.c.name)
         if kind is not None:
             query = query.where(resources.c.kind == kind)
-        found = [_resource(row) for row in self._transaction.connection.execute(query)]
+        found = [_resource(row) for row in self._session.connection.execute(query)]
         return [r for r in found if all(r.labels.get(k) == v for k, v in (labels or {}).items())]
 
     def apply(
@@ -71,7 +71,7 @@ class SqlResources:
             wanted_owner,
         ):
             return Applied(before, None)
-        now = self._transaction.clock.now()
+        now = self._session.clock.now()
         if before is None:
             after = Resource(kind, name, kept, {}, wanted_labels, wanted_owner, 1, 1, now, now)
         else:
@@ -88,7 +88,7 @@ class SqlResources:
         self._index(after.ref, typed.references())
         detail = {"generation": after.generation, **_changes(before.spec if before else {}, kept)}
         action = "created" if before is None else "changed"
-        return Applied(after, self._transaction.journal.note(action, str(after.ref), detail))
+        return Applied(after, self._journal.note(action, str(after.ref), detail))
 
     def set_status(
         self,
@@ -106,10 +106,10 @@ class SqlResources:
         kept = orjson.loads(orjson.dumps(dict(status), option=orjson.OPT_NON_STR_KEYS))
         if before.status == kept:
             return Applied(before, None)
-        now = self._transaction.clock.now()
+        now = self._session.clock.now()
         after = replace(before, status=kept, revision=before.revision + 1, updated_at=now)
         self._store(after, is_new=False)
-        return Applied(after, self._transaction.journal.note(action, str(after.ref), detail, cause))
+        return Applied(after, self._journal.note(action, str(after.ref), detail, cause))
 
     def delete(self, kind: str, name: str, *, revision: int | None = None) -> list[Ref]:
         found = self.get(kind, name)
@@ -126,20 +126,20 @@ class SqlResources:
                 )
         for gone in reversed(going):
             where = (resources.c.kind == gone.kind, resources.c.name == gone.name)
-            self._transaction.connection.execute(delete(resources).where(*where))
+            self._session.connection.execute(delete(resources).where(*where))
             self._index(gone, set())
-            self._transaction.journal.note("deleted", str(gone), {} if gone == found.ref else {"with": str(found.ref)})
+            self._journal.note("deleted", str(gone), {} if gone == found.ref else {"with": str(found.ref)})
         return going
 
     def referrers(self, target: Ref) -> list[Ref]:
         query = select(references.c.source_kind, references.c.source_name).where(
             references.c.target_kind == target.kind, references.c.target_name == target.name
         )
-        return sorted(Ref(row.source_kind, row.source_name) for row in self._transaction.connection.execute(query))
+        return sorted(Ref(row.source_kind, row.source_name) for row in self._session.connection.execute(query))
 
     def owned_by(self, owner: Ref) -> list[Ref]:
         query = select(resources.c.kind, resources.c.name).where(resources.c.owner == str(owner.resource))
-        return sorted(Ref(row.kind, row.name) for row in self._transaction.connection.execute(query))
+        return sorted(Ref(row.kind, row.name) for row in self._session.connection.execute(query))
 
     def _store(self, resource: Resource, *, is_new: bool) -> None:
         assert resource.created_at is not None
@@ -156,11 +156,11 @@ class SqlResources:
             "created_at": format_instant(resource.created_at),
             "updated_at": format_instant(resource.updated_at),
         }
-        connection = self._transaction.connection
-        assert self._transaction.actor
+        connection = self._session.connection
+        assert self._session.actor
         if is_new:
             # Two writers may create it at once: on PostgreSQL the loser is told so here.
-            insert = self._transaction.insert(resources).values(columns).on_conflict_do_nothing()
+            insert = self._session.insert(resources).values(columns).on_conflict_do_nothing()
             if connection.execute(insert.returning(resources.c.name)).one_or_none() is None:
                 raise Conflict(f"{resource.ref} was created by another writer at this moment; read it and decide anew")
             return
@@ -173,7 +173,7 @@ class SqlResources:
             raise Conflict(f"{resource.ref} was changed by another writer at this moment; read it and decide anew")
 
     def _index(self, source: Ref, targets: set[Ref]) -> None:
-        connection = self._transaction.connection
+        connection = self._session.connection
         where = (references.c.source_kind == source.kind, references.c.source_name == source.name)
         connection.execute(delete(references).where(*where))
         rows = sorted({(t.kind, t.name) for t in targets})

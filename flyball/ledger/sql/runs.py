@@ -6,19 +6,18 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from sqlalchemy import Row, and_, delete, or_, select, update
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, InvalidInput, NotFound, listed
+from flyball.ledger.journal import Journal
 from flyball.ledger.refs import check_name
 from flyball.ledger.runs import FINISHED, Artifact, MetricPoint, Run, RunStatus
+from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import artifacts, metric_points, runs
-
-if TYPE_CHECKING:
-    from flyball.ledger.sql.database import SqlTransaction
 
 __all__ = ["SqlRuns"]
 
@@ -26,8 +25,9 @@ __all__ = ["SqlRuns"]
 class SqlRuns:
     """`Runs` within one transaction."""
 
-    def __init__(self, transaction: SqlTransaction) -> None:
-        self._transaction = transaction
+    def __init__(self, session: Session, journal: Journal) -> None:
+        self._session = session
+        self._journal = journal
 
     def start(
         self,
@@ -45,16 +45,16 @@ class SqlRuns:
         cause: int | None = None,
     ) -> Run:
         run_id = check_name(id) if id is not None else secrets.token_hex(16)
-        transaction = self._transaction
+        session = self._session
         if id is not None and self._row(run_id) is not None:
             raise Conflict(f"there is already a run {run_id}")
         kept_params = _plain(params)
         detail = {"kind": kind, "name": name, "of": of, "params": kept_params, "parent": parent}
         detail = {k: v for k, v in detail.items() if v}
         action = "queued" if status == "pending" else "started"
-        event = transaction.journal.note(action, f"run/{run_id}", detail, cause)
+        event = self._journal.note(action, f"run/{run_id}", detail, cause)
         at = format_instant(event.at)
-        transaction.connection.execute(
+        session.connection.execute(
             runs.insert().values(
                 id=run_id,
                 kind=kind,
@@ -82,7 +82,7 @@ class SqlRuns:
             return _run(row)
         if len(id) >= 4:
             query = select(runs).where(runs.c.id.startswith(id, autoescape=True)).limit(3)
-            rows = self._transaction.connection.execute(query).all()
+            rows = self._session.connection.execute(query).all()
             if len(rows) == 1:
                 return _run(rows[0])
             if rows:
@@ -114,7 +114,7 @@ class SqlRuns:
         if before is not None:
             at = format_instant(before[0])
             query = query.where(or_(runs.c.started_at < at, and_(runs.c.started_at == at, runs.c.id < before[1])))
-        return [_run(row) for row in self._transaction.connection.execute(query)]
+        return [_run(row) for row in self._session.connection.execute(query)]
 
     def update(
         self,
@@ -144,15 +144,15 @@ class SqlRuns:
         if result:
             values["result"] = {**run.result, **_plain(result)}
         if heartbeat:
-            values["heartbeat_at"] = format_instant(self._transaction.clock.now())
+            values["heartbeat_at"] = format_instant(self._session.clock.now())
         if status is not None and status != run.status:
             if status in FINISHED:
                 return self.finish(id, status, result=result)
             values["status"] = status
             if run.status == "pending":
-                self._transaction.journal.note("started", f"run/{run.id}", {"name": run.name}, run.event)
+                self._journal.note("started", f"run/{run.id}", {"name": run.name}, run.event)
         if values:
-            self._transaction.connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+            self._session.connection.execute(update(runs).where(runs.c.id == run.id).values(values))
         return self.get(run.id)
 
     def finish(
@@ -169,14 +169,14 @@ class SqlRuns:
             detail["error"] = error[:2000]
         if run.metrics:
             detail["metrics"] = dict(list(run.metrics.items())[:20])
-        event = self._transaction.journal.note(status, f"run/{run.id}", detail, run.event)
+        event = self._journal.note(status, f"run/{run.id}", detail, run.event)
         values = {
             "status": status,
             "finished_at": format_instant(event.at),
             "error": error,
             "result": {**run.result, **_plain(result)},
         }
-        self._transaction.connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+        self._session.connection.execute(update(runs).where(runs.c.id == run.id).values(values))
         return self.get(run.id)
 
     def log(self, id: str, points: Iterable[MetricPoint]) -> None:
@@ -193,7 +193,7 @@ class SqlRuns:
         ]
         if not rows:
             return
-        connection = self._transaction.connection
+        connection = self._session.connection
         connection.execute(metric_points.insert(), rows)
         latest = dict(run.metrics)
         for key in {r["key"] for r in rows}:
@@ -214,7 +214,7 @@ class SqlRuns:
         )
         return [
             MetricPoint(r.key, math.nan if r.value is None else r.value, r.step, parse_instant(r.at))
-            for r in self._transaction.connection.execute(query)
+            for r in self._session.connection.execute(query)
         ]
 
     def add_artifact(self, id: str, artifact: Artifact) -> None:
@@ -225,31 +225,31 @@ class SqlRuns:
             "digest": artifact.digest,
             "size_bytes": artifact.size_bytes,
         }
-        insert = self._transaction.insert(artifacts).values(values)
+        insert = self._session.insert(artifacts).values(values)
         changed = {"digest": artifact.digest, "size_bytes": artifact.size_bytes}
-        self._transaction.connection.execute(insert.on_conflict_do_update(index_elements=["run", "path"], set_=changed))
+        self._session.connection.execute(insert.on_conflict_do_update(index_elements=["run", "path"], set_=changed))
 
     def artifacts(self, id: str) -> list[Artifact]:
         query = select(artifacts).where(artifacts.c.run == self.get(id).id).order_by(artifacts.c.path)
-        return [Artifact(r.path, r.digest, r.size_bytes) for r in self._transaction.connection.execute(query)]
+        return [Artifact(r.path, r.digest, r.size_bytes) for r in self._session.connection.execute(query)]
 
     def delete(self, id: str) -> None:
         run = self.get(id)
         if not run.is_finished:
             raise Conflict(f"run {run.id[:8]} is {run.status}; stop it before deleting it")
-        connection = self._transaction.connection
+        connection = self._session.connection
         connection.execute(delete(metric_points).where(metric_points.c.run == run.id))
         connection.execute(delete(artifacts).where(artifacts.c.run == run.id))
         connection.execute(delete(runs).where(runs.c.id == run.id))
-        self._transaction.journal.note("deleted", f"run/{run.id}", {"name": run.name})
+        self._journal.note("deleted", f"run/{run.id}", {"name": run.name})
 
     def _row(self, id: str) -> Row[Any] | None:
-        return self._transaction.connection.execute(select(runs).where(runs.c.id == id)).one_or_none()
+        return self._session.connection.execute(select(runs).where(runs.c.id == id)).one_or_none()
 
     def _open(self, id: str) -> Run:
-        assert self._transaction.actor
+        assert self._session.actor
         query = select(runs).where(runs.c.id == id).with_for_update()
-        row = self._transaction.connection.execute(query).one_or_none()
+        row = self._session.connection.execute(query).one_or_none()
         if row is None:
             raise NotFound(f'there is no run "{id}"')
         run = _run(row)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from sqlalchemy import Row, select, update
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
+from flyball.ledger.journal import Journal
+from flyball.ledger.lineage import Lineage
 from flyball.ledger.refs import Ref, check_name
+from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import alias_changes, journal_head, versions
 from flyball.ledger.versions import AliasChange, Version
-
-if TYPE_CHECKING:
-    from flyball.ledger.sql.database import SqlTransaction
 
 __all__ = ["SqlVersions"]
 
@@ -24,8 +24,10 @@ __all__ = ["SqlVersions"]
 class SqlVersions:
     """`Versions` within one transaction."""
 
-    def __init__(self, transaction: SqlTransaction) -> None:
-        self._transaction = transaction
+    def __init__(self, session: Session, journal: Journal, lineage: Lineage) -> None:
+        self._session = session
+        self._journal = journal
+        self._lineage = lineage
 
     def publish(
         self,
@@ -52,9 +54,9 @@ class SqlVersions:
         if run is not None:
             sources.append((Ref("run", run), "made by"))
         detail = {"digest": digest, "from": [str(source) for source, _ in sources]}
-        event = self._transaction.journal.note("published", str(made), detail, cause)
+        event = self._journal.note("published", str(made), detail, cause)
         version = Version(kind, name, number, digest, event.at, event.actor, run, event.seq, kept)
-        self._transaction.connection.execute(
+        self._session.connection.execute(
             versions.insert().values(
                 kind=kind,
                 name=name,
@@ -68,7 +70,7 @@ class SqlVersions:
             )
         )
         for source, role in sources:
-            self._transaction.lineage.link(source, made, role)
+            self._lineage.link(source, made, role)
         return version
 
     def get(self, kind: str, name: str, version: str | int = "latest") -> Version:
@@ -85,7 +87,7 @@ class SqlVersions:
                     f'{kind}/{name} has no alias "{wanted}"{did_you_mean(wanted, aliases)} (it has: {listed(aliases)})'
                 )
             query = query.where(versions.c.number == aliases[wanted])
-        row = self._transaction.connection.execute(query).one_or_none()
+        row = self._session.connection.execute(query).one_or_none()
         if row is None:
             known = [str(v.number) for v in self.all(kind, name, limit=100)]
             there = f"it has: {listed(known)}" if known else "it has no version yet"
@@ -98,7 +100,7 @@ class SqlVersions:
             query = query.where(versions.c.name == name).order_by(versions.c.number.desc())
         else:
             query = query.order_by(versions.c.created_at.desc(), versions.c.name, versions.c.number.desc())
-        return [_version(row) for row in self._transaction.connection.execute(query.limit(limit))]
+        return [_version(row) for row in self._session.connection.execute(query.limit(limit))]
 
     def set_alias(
         self, kind: str, name: str, alias: str, number: int | None, *, cause: int | None = None
@@ -113,10 +115,8 @@ class SqlVersions:
         if before == number:
             return None
         made = Ref(kind, name, str(number) if number is not None else None)
-        event = self._transaction.journal.note(
-            "aliased", str(made), {"alias": alias, "from": before, "to": number}, cause
-        )
-        self._transaction.connection.execute(
+        event = self._journal.note("aliased", str(made), {"alias": alias, "from": before, "to": number}, cause)
+        self._session.connection.execute(
             alias_changes.insert().values(
                 event=event.seq,
                 kind=kind,
@@ -144,13 +144,13 @@ class SqlVersions:
         query = select(alias_changes).where(alias_changes.c.kind == kind, alias_changes.c.name == name)
         if alias is not None:
             query = query.where(alias_changes.c.alias == alias)
-        rows = self._transaction.connection.execute(query.order_by(alias_changes.c.event))
+        rows = self._session.connection.execute(query.order_by(alias_changes.c.event))
         return [AliasChange(r.alias, r.number, parse_instant(r.at), r.actor, r.event) for r in rows]
 
     def _lock(self) -> None:
         """Put publishers in order: on PostgreSQL two of them must not find the same newest number."""
-        connection = self._transaction.connection
-        assert self._transaction.actor
+        connection = self._session.connection
+        assert self._session.actor
         connection.execute(update(journal_head).values(seq=journal_head.c.seq))
 
 

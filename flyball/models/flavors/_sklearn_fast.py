@@ -19,8 +19,8 @@ import numpy as np
 
 from flyball.errors import InvalidInput
 from flyball.models._columns import Column
+from flyball.models.fields import Field
 from flyball.models.flavors._sklearn_outputs import classes_of, named, tidy
-from flyball.models.signature import Field
 
 __all__ = ["quicken"]
 

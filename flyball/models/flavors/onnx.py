@@ -13,7 +13,8 @@ import numpy as np
 
 from flyball.errors import Incompatible, InvalidInput, MissingExtra, listed
 from flyball.models import _frames
-from flyball.models.signature import Column, Field, Signature
+from flyball.models.fields import Field
+from flyball.models.signature import Column, Signature
 
 __all__ = ["answer", "dump", "load", "packages", "recognises", "signature"]
 

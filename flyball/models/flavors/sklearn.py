@@ -16,9 +16,10 @@ import numpy as np
 
 from flyball.errors import InvalidInput, MissingExtra
 from flyball.models import _columns, _frames
+from flyball.models.fields import Field
 from flyball.models.flavors import _sklearn_fast, _sklearn_safe
 from flyball.models.flavors._sklearn_outputs import classes_of, named, tidy
-from flyball.models.signature import Column, Field, Signature, infer_signature
+from flyball.models.signature import Column, Signature, infer_signature
 
 __all__ = ["answer", "dump", "limit_threads", "load", "packages", "plain", "recognises", "signature"]
 

@@ -21,7 +21,7 @@ import orjson
 
 from flyball.clock import SYSTEM, Clock, parse_instant
 from flyball.errors import Conflict, FlyballError, Forbidden, InvalidInput, NotFound, Unavailable
-from flyball.models.signature import Field
+from flyball.models.fields import Field
 from flyball.serving.connection import HttpLimits, Request, Response
 from flyball.serving.lineup import Served, ServedVariant
 from flyball.serving.questions import Answer, Question

@@ -1,0 +1,10 @@
+"""The command line: a command parses, calls the platform and prints; it decides nothing.
+
+`app.py` holds what all commands share; each other module is a group of commands. Nothing heavy is imported before a
+command needs it, so that `flyball --help` answers at once.
+"""
+
+from flyball.cli import demo, get, journal, project, run, serve, up
+from flyball.cli.app import app, main
+
+__all__ = ["app", "demo", "get", "journal", "main", "project", "run", "serve", "up"]

@@ -1,0 +1,141 @@
+"""`/`: what is wrong, what waits for a person, what runs now, what changed today."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from markupsafe import Markup
+from starlette.requests import Request
+
+from flyball.delivery.states import reason_of, state_of
+from flyball.ledger.resources import Resource
+from flyball.web.formats import ref_url, state_tone
+from flyball.web.pages.looking import data_plane, instant, model_ref, monitor_of, serving_versions, start_of_day
+from flyball.web.pages.site import Page, Site
+
+__all__ = ["mount"]
+
+_FAILED_FOR = timedelta(hours=24)  # failed runs of so long ago are still something to look at
+_FAILED_RUNS = 5
+_CHANGES = 25
+_EVENTS_LOOKED_AT = 400  # newest events among which the told ones are sought
+
+# Events that say nothing which their neighbours do not say.
+_PASSING = frozenset({"rollout started", "queued", "started", "watches", "unblocked", "blocked", "fired"})
+
+
+def mount(site: Site) -> None:
+    """Add the page."""
+    platform = site.platform
+
+    def overview(_request: Request) -> Page:
+        resources = platform.resources()
+        by_kind: dict[str, list[Resource]] = {}
+        for resource in resources:
+            by_kind.setdefault(resource.kind, []).append(resource)
+        plane = data_plane(platform)
+        running = platform.runs(status=("running", "pending"), limit=20)
+        last_event = platform.last_event()
+        monitors = by_kind.get("monitor", [])
+        deployments = [
+            {
+                "resource": d,
+                "version": next(iter(serving_versions(d).values()), None),
+                "requests": platform.traffic.count(d.name),
+                "monitor": monitor_of(d.name, monitors),
+            }
+            for d in by_kind.get("deployment", [])
+        ]
+        today = start_of_day(platform)
+        newest = platform.events(limit=_EVENTS_LOOKED_AT) if last_event else []
+        telling = [e for e in newest if e.action not in _PASSING]
+        todays = [e for e in telling if e.at >= today]
+        values: dict[str, Any] = {
+            "title": "Overview",
+            "section": "overview",
+            "crumbs": [("Overview", None)],
+            "is_fresh": last_event == 0,
+            "wrong": _wrong(site, resources, bool(plane and not plane.is_alive and by_kind.get("deployment"))),
+            "waiting": _waiting(site, by_kind),
+            "running": [r for r in running if r.parent is None],
+            "rollouts": [_rollout(d) for d in by_kind.get("deployment", []) if "rollout" in d.status],
+            "deployments": deployments,
+            "unwatched": [d["resource"].ref for d in deployments if d["monitor"] is None],
+            "data_plane": plane,
+            "events": site.told((todays or telling)[:_CHANGES]),
+            "is_today": bool(todays),
+            "journal_aside": Markup('<a href="/journal">journal</a>'),
+        }
+        return Page("overview.html", values)
+
+    site.page("/", overview)
+
+
+def _wrong(site: Site, resources: list[Resource], plane_is_dead: bool) -> list[dict[str, Any]]:
+    """Return what is not as wanted, the worst first."""
+    found = []
+    if plane_is_dead:
+        text = "The data plane does not run: deployments do not answer until it is started again with flyball up."
+        found.append({"tone": "bad", "word": "dead", "parts": [(text, None)], "href": "/settings", "since": None})
+    for resource in resources:
+        reason = reason_of(resource)
+        if resource.kind == "alert" and resource.status.get("state") == "firing":
+            text = str(resource.spec.get("summary", resource.name))
+            href, since = f"/monitors/{resource.spec['monitor']}", instant(resource.status.get("since"))
+            tone = "bad" if resource.spec.get("severity") == "critical" else "warn"
+            found.append({"tone": tone, "word": "firing", "parts": site.said(text), "href": href, "since": since})
+        elif reason and (resource.status.get("error") or resource.status.get("blocked")) and not _is_waiting(resource):
+            word = state_of(resource) if resource.status.get("error") else "blocked"
+            text = f"{resource.ref}: {resource.status.get('error') or resource.status.get('blocked')}"
+            found.append(
+                {"tone": state_tone(word), "word": word, "parts": site.said(text), "href": ref_url(resource.ref),
+                 "since": resource.updated_at}
+            )  # fmt: skip
+    since = site.platform.clock.now() - _FAILED_FOR
+    failed = [r for r in site.platform.runs(status=("failed", "lost"), limit=50) if r.parent is None]
+    for run in [r for r in failed if (r.finished_at or r.started_at) >= since][:_FAILED_RUNS]:
+        last = (run.error or "no reason was kept").strip().splitlines()[-1]
+        parts = [("", None), (run.ref.short, str(run.ref)), (f" of {run.name}: {last}", None)]
+        found.append(
+            {"tone": "bad", "word": run.status, "parts": parts, "href": ref_url(run.ref), "since": run.finished_at}
+        )
+    order = ("bad", "warn")
+    return sorted(found, key=lambda one: order.index(one["tone"]) if one["tone"] in order else len(order))
+
+
+def _is_waiting(resource: Resource) -> bool:
+    return "waits for a person" in str(resource.status.get("blocked"))
+
+
+def _waiting(site: Site, by_kind: dict[str, list[Resource]]) -> list[dict[str, Any]]:
+    """Return what only a person can move on: approvals, and quarantined batches newer than the last good one."""
+    found: list[dict[str, Any]] = []
+    for model in by_kind.get("model", []):
+        if _is_waiting(model):
+            parts = site.said(str(model.status["blocked"]).partition(": flyball")[0])
+            found.append(
+                {"word": "approval needed", "parts": parts, "href": ref_url(model.ref), "act": "look and approve",
+                 "since": model.updated_at}
+            )  # fmt: skip
+    for dataset in by_kind.get("dataset", []):
+        aside = site.platform.versions("quarantine", dataset.name, limit=1)
+        good = site.platform.versions("dataset", dataset.name, limit=1)
+        if aside and (not good or good[0].created_at < aside[0].created_at):
+            text = f"{aside[0].ref} broke the contract of {dataset.ref}"
+            found.append(
+                {"word": "quarantined", "parts": site.said(text), "href": ref_url(aside[0].ref),
+                 "act": "see which rows, and why", "since": aside[0].created_at}
+            )  # fmt: skip
+    return found
+
+
+def _rollout(deployment: Resource) -> dict[str, Any]:
+    rollout = deployment.status["rollout"]
+    model = next(iter(serving_versions(deployment).values())).partition("@")[0]
+    return {
+        "deployment": deployment.ref,
+        "challenger": model_ref(f"{model}@{rollout['challenger']}"),
+        "share": rollout["share"],
+        "since": instant(rollout.get("started_at")),
+    }
