@@ -27,7 +27,7 @@ from flyball.ledger.lineage import Graph
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
 from flyball.ledger.runs import Artifact, MetricPoint, Run
-from flyball.ledger.versions import Version
+from flyball.ledger.versions import AliasChange, Version
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from flyball.storage.tables import TableStore
     from flyball.tracking.live import LiveTraffic
     from flyball.tracking.runs import ActiveRun
+    from flyball.tracking.traffic import Prediction
 
 __all__ = ["MAY", "Platform"]
 
@@ -202,6 +203,11 @@ class Platform:
         with self._reading() as world:
             return world.resources.get(found.kind, found.name)
 
+    def referrers(self, target: str | Ref) -> list[Ref]:
+        """Return the resources whose spec refers to a resource."""
+        with self._reading() as world:
+            return world.resources.referrers(self._ref(target))
+
     def plan(self, documents: Iterable[Document]) -> Plan:
         """Return what applying the documents would change. Raises InvalidInput."""
         from flyball.delivery.plan import make_plan
@@ -320,6 +326,11 @@ class Platform:
         with self._reading() as world:
             return world.versions.aliases(kind, name, at)
 
+    def alias_changes(self, kind: str, name: str) -> list[AliasChange]:
+        """Return every change of a name's aliases, oldest first."""
+        with self._reading() as world:
+            return world.versions.alias_history(kind, name)
+
     # -- models and deployments
 
     def register(self, name: str, model: Any, **options: Any) -> Version:
@@ -391,6 +402,16 @@ class Platform:
 
         return Engine(self.home)
 
+    def prediction(self, id: str) -> Prediction:
+        """Return one logged prediction; looks through the whole log. Raises NotFound."""
+        from flyball.tracking.traffic import TrafficReader
+
+        self._may("read")
+        found = TrafficReader(self.home / "traffic").find(id)
+        if found is None:
+            raise NotFound(f"the prediction log holds no prediction {id[:64]!r}")
+        return found
+
     # -- explaining
 
     def why(self, target: str | Ref) -> list[Event]:
@@ -420,6 +441,11 @@ class Platform:
 
         with self._reading() as world:
             return story(events, world, self.clock)
+
+    def event(self, seq: int) -> Event:
+        """Return one journal event. Raises NotFound."""
+        with self._reading() as world:
+            return world.journal.get(seq)
 
     def events_since(self, seq: int, limit: int = 1000) -> list[Event]:
         """Return journal events after a number, oldest first."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 import sys
@@ -95,11 +94,10 @@ def settings() -> Iterator[str]:
 
 def commands() -> Iterator[str]:
     """Yield a section for each command with its arguments and options."""
-    if importlib.util.find_spec("flyball.cli") is None:
-        return
     import typer
 
-    app = next(v for v in vars(importlib.import_module("flyball.cli")).values() if isinstance(v, typer.Typer))
+    from flyball.cli import app
+
     yield from _commands(typer.main.get_command(app), "flyball")
 
 

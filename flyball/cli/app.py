@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.exceptions
+from typer.core import TyperGroup
 
 from flyball.errors import FlyballError, InvalidInput, did_you_mean
 
@@ -23,13 +24,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Before", "Home", "Json", "Limit", "WrongUse", "app", "main", "opened", "reference"]
 
+_ORDER = (
+    *("init", "plan", "apply", "up", "demo", "run", "publish", "get", "describe", "events", "why", "logs"),
+    *("predict", "label", "approve", "rollback", "delete", "verify", "version"),
+)
+
+
+class _Ordered(TyperGroup):
+    """Lists the commands as one meets them, not in the order of the modules."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (the name is the base's)
+        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
+
 app = typer.Typer(
     name="flyball",
+    cls=_Ordered,
     help="Keeps machine-learning systems healthy: trains, checks, ships, watches, retrains, and says why.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 Home = Annotated[Path | None, typer.Option("--home", metavar="DIR", help="The home; default: FLYBALL_HOME, .flyball.")]
@@ -165,4 +180,4 @@ def _wrong_use(error: typer.exceptions.TyperException, given: list[str]) -> str:
     elif wanted is not None and context is not None:
         near = did_you_mean(wanted, [name for p in context.command.params for name in p.opts])
     helped = getattr(context, "command_path", None) or "flyball"
-    return f"{message[:1].lower()}{message[1:]}{near}; see {helped} --help"
+    return f"{message[:1].lower()}{message[1:]}" + (near or f"; see {helped} --help")

@@ -20,7 +20,7 @@ Files = Annotated[list[Path] | None, typer.Argument(help="Files or folders; defa
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Where; default: here.")] = Path(), home: Home = None) -> None:
-    """Write a new project: flyball.yaml with an example, contracts, pipelines.py. Overwrites nothing."""
+    """Write a new project: flyball.yaml, contracts, pipelines.py. Overwrites nothing."""
     from flyball.delivery.scaffold import scaffold
     from flyball.platform import Platform
 
@@ -36,7 +36,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Where; default: here.")] =
 
 @app.command()
 def plan(files: Files = None, home: Home = None, json: Json = False) -> None:
-    """Show what applying the declarations would change, and what that would wake."""
+    """Show what applying the declarations would change. It says too what that would wake."""
     with opened(home) as platform, working("planning"):
         found = platform.plan(_documents(files))
     emit({"items": found.to_dict(), "next": None}) if json else say(str(found))
@@ -44,7 +44,7 @@ def plan(files: Files = None, home: Home = None, json: Json = False) -> None:
 
 @app.command()
 def apply(files: Files = None, home: Home = None, json: Json = False) -> None:
-    """Make the declarations so: all of them or, when one is wrong, none."""
+    """Make the declarations so, all of them or none."""
     from flyball.cli.supervisor import control_plane
 
     with opened(home) as platform, working("applying"):
@@ -84,7 +84,7 @@ def publish(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Publish rows as a dataset's next version, if they keep its contract."""
+    """Publish rows as a dataset's next version. They must keep its contract."""
     with opened(home) as platform, working(f"checking and publishing {dataset}"):
         name = reference(dataset if "/" in dataset else f"dataset/{dataset}").partition("/")[2]
         options = {"mode": "append"} if append else {}

@@ -54,6 +54,7 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    cache_key: str | None = None
 
     @property
     def ref(self) -> Ref:
@@ -80,9 +81,13 @@ class Runs(Protocol):
         tags: Mapping[str, str] | None = None,
         source: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
+        cache_key: str | None = None,
         cause: int | None = None,
     ) -> Run:
-        """Start a run, or put it in the queue with `status="pending"`. Raises Conflict when `id` is taken."""
+        """Start a run, or put it in the queue with `status="pending"`. Raises Conflict when `id` is taken.
+
+        `cache_key` says what the run computes: runs with the same key would come to the same result.
+        """
         ...
 
     def get(self, id: str) -> Run:
@@ -97,6 +102,7 @@ class Runs(Protocol):
         of: str | None = None,
         parent: str | None = None,
         status: Iterable[str] | None = None,
+        cache_key: str | None = None,
         limit: int = 100,
         before: tuple[datetime, str] | None = None,
     ) -> list[Run]:

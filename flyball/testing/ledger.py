@@ -292,6 +292,18 @@ class LedgerCases:
             assert len(seen) == 25
             assert set(seen) == made
 
+    def test_a_finished_run_is_found_by_what_it_computes(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            done = tx.runs.start("step", "fit", cache_key="k1")
+            tx.runs.finish(done.id, "succeeded")
+            tx.runs.start("step", "fit", cache_key="k1")
+            tx.runs.start("step", "fit", cache_key="k2")
+            tx.runs.start("step", "fit")
+        with ledger.read() as tx:
+            assert [r.id for r in tx.runs.find(cache_key="k1", status=("succeeded",))] == [done.id]
+            assert tx.runs.get(done.id).cache_key == "k1"
+            assert tx.runs.find(cache_key="k3") == []
+
     def test_a_deleted_run_is_gone_and_a_running_one_cannot_be_deleted(self, ledger: Ledger) -> None:
         with ledger.write("user/a") as tx:
             run = tx.runs.start("training", "late")

@@ -31,7 +31,8 @@ def previous_leg(flown: pl.LazyFrame) -> pl.LazyFrame:
 @fb.feature_view(entity="origin", event_time="dep_ts")
 def departures(flown: pl.LazyFrame) -> pl.LazyFrame:
     """How many flights left the airport within the last hour, every ten minutes."""
-    return windowed(flown, by="origin", time="dep_ts", every="10m", period="1h", departures_1h=pl.len())
+    count = pl.len().cast(pl.Float64)
+    return windowed(flown, by="origin", time="dep_ts", every="10m", period="1h", departures_1h=count)
 
 
 @fb.feature_view(entity="origin", event_time="dep_ts")

@@ -42,6 +42,7 @@ class SqlRuns:
         tags: Mapping[str, str] | None = None,
         source: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
+        cache_key: str | None = None,
         cause: int | None = None,
     ) -> Run:
         run_id = check_name(id) if id is not None else secrets.token_hex(16)
@@ -72,6 +73,7 @@ class SqlRuns:
                 source=_plain(source),
                 environment=_plain(environment),
                 result={},
+                cache_key=cache_key,
             )
         )
         return self.get(run_id)
@@ -97,6 +99,7 @@ class SqlRuns:
         of: str | None = None,
         parent: str | None = None,
         status: Iterable[str] | None = None,
+        cache_key: str | None = None,
         limit: int = 100,
         before: tuple[datetime, str] | None = None,
     ) -> list[Run]:
@@ -106,6 +109,7 @@ class SqlRuns:
             (runs.c.name, name),
             (runs.c.of, of),
             (runs.c.parent, parent),
+            (runs.c.cache_key, cache_key),
         ):
             if value is not None:
                 query = query.where(column == value)
@@ -294,4 +298,5 @@ def _run(row: Row[Any]) -> Run:
         environment=row.environment,
         result=row.result,
         error=row.error,
+        cache_key=row.cache_key,
     )

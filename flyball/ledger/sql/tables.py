@@ -81,10 +81,12 @@ runs = Table(
     Column("environment", JSON, nullable=False),
     Column("result", JSON, nullable=False),
     Column("error", Text),
+    Column("cache_key", Text),  # of a step: what it computes; a finished run with the same key is not repeated
     Index("runs_by_start", "started_at", "id"),
     Index("runs_by_owner", "of", "started_at"),
     Index("runs_by_parent", "parent"),
     Index("runs_by_status", "status", "kind"),
+    Index("runs_by_cache_key", "cache_key", "status"),
 )
 
 metric_points = Table(

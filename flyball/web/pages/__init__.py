@@ -19,8 +19,8 @@ __all__ = ["mount"]
 # More particular addresses come before those with a name in the same place.
 SECTIONS = (
     "overview",
-    "runs",
     "compare",
+    "runs",
     "data",
     "features",
     "triggers",

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -141,6 +142,8 @@ class Site:
         """Return what a handler answers, or its error as a page."""
         try:
             return self._response(request, handler(request))
+        except HTTPException:
+            raise
         except FlyballError as error:
             status = next((s for kind, s in _STATUS_BY_ERROR if isinstance(error, kind)), 500)
             return self.failure(request, status, str(error))

@@ -70,7 +70,12 @@ class _Target(_Body):
 
 
 def make_app(
-    platform: Platform, *, loop: Loop | None = None, hosts: Iterable[str] = (), body_bytes: int = BODY_BYTES
+    platform: Platform,
+    *,
+    loop: Loop | None = None,
+    hosts: Iterable[str] = (),
+    takes_addresses: bool = False,
+    body_bytes: int = BODY_BYTES,
 ) -> FastAPI:
     """Return the application over one platform.
 
@@ -78,13 +83,14 @@ def make_app(
         platform: what every route asks.
         loop: the control loop of this process, for `/metrics`.
         hosts: host names that requests may name besides those of the loopback address.
+        takes_addresses: whether they may name any IP address, for a server that listens beyond the loopback address.
         body_bytes: largest body that is taken.
 
     `app.state.changes.close()` ends the event streams; call it when the server is told to stop.
     """
     app = FastAPI(title="Flyball", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.changes = Changes(platform.last_event)
-    app.add_middleware(Guard, hosts=list(hosts), body_bytes=body_bytes)
+    app.add_middleware(Guard, hosts=list(hosts), takes_addresses=takes_addresses, body_bytes=body_bytes)
     answer_errors(app)
     _add_health(app, platform, loop)
     _add_resources(app, platform)

@@ -44,8 +44,11 @@ class _TooLarge(Exception):
 class Guard:
     """Wraps an ASGI application."""
 
-    def __init__(self, app: _App, hosts: Iterable[str] = (), body_bytes: int = BODY_BYTES) -> None:
+    def __init__(
+        self, app: _App, hosts: Iterable[str] = (), takes_addresses: bool = False, body_bytes: int = BODY_BYTES
+    ) -> None:
         self._app = app
+        self._takes_addresses = takes_addresses  # a rebound name is never an address, so this opens nothing to one
         self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
         self._body_bytes = body_bytes
 
@@ -99,7 +102,7 @@ class Guard:
         if name in self._hosts or name in _LOOPBACK_NAMES or name.endswith(".localhost"):
             return True
         try:
-            return ipaddress.ip_address(name).is_loopback
+            return ipaddress.ip_address(name).is_loopback or self._takes_addresses
         except ValueError:
             return False
 

@@ -1,0 +1,246 @@
+"""`flyball up`: the control plane in this process, the data plane as its child, until a signal ends both.
+
+The data plane is started first and loads its models while this process imports what it needs. One control plane a
+home: a lock on `control.lock`, which the system frees when the process dies, says so at once; the lease in the ledger
+holds besides, whoever else acts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flyball.cli.app import Home, app
+from flyball.errors import FlyballError, Unavailable
+from flyball.settings import DEFAULT_PORT, DEFAULT_SERVE_PORT
+
+if TYPE_CHECKING:
+    from flyball.cli.supervisor import DataPlane
+    from flyball.platform import Platform
+
+_STOP_S = 8.0  # for the data plane to finish what it answers; the loop's share is taken from it
+_DRAIN_S = 2  # for pages and API calls in work
+
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Of pages and API; 0 picks a free one.")]
+ServePort = Annotated[
+    int | None,
+    typer.Option("--serve-port", min=0, max=65535, show_default=str(DEFAULT_SERVE_PORT), help="Of predictions."),
+]
+Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
+
+
+@app.command()
+def up(home: Home = None, port: Port = DEFAULT_PORT, serve_port: ServePort = None, host: Host = "127.0.0.1") -> None:
+    """Serve a home and keep it as declared, until Ctrl-C."""
+    from flyball.cli.supervisor import DataPlane
+    from flyball.platform import Platform
+
+    path = Platform.home_of(home)
+    ending = _Ending()
+    with _alone(path), _listening(host, port) as listener:
+        _write_logs(path)
+        plane = DataPlane(path, host, serve_port, DEFAULT_SERVE_PORT)
+        needed = plane.look()
+        if needed:
+            _bound(host, needed, "--serve-port").close()  # taken by another: said before anything is started
+        plane.start()
+        try:
+            _serve(path, host, listener, plane, ending)
+        finally:
+            plane.stop(_STOP_S)
+            (path / "control.json").unlink(missing_ok=True)
+
+
+class _Ending:
+    """What ends the process: a signal, or a failure in one of its threads."""
+
+    def __init__(self) -> None:
+        self.is_set = threading.Event()
+        self.error: FlyballError | None = None
+        self._close: Any = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self.end())
+
+    def end(self, error: FlyballError | None = None) -> None:
+        """Begin to end."""
+        self.error = self.error or error
+        self.is_set.set()
+        if self._close is not None:
+            self._close()
+
+    def closes(self, close: Any) -> None:
+        """Say what to call when the end comes; called at once when it has come already."""
+        self._close = close
+        if self.is_set.is_set():
+            close()
+
+
+def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, ending: _Ending) -> None:
+    """Serve pages and API, run the loop, watch the data plane; return when it is time to end."""
+    from flyball.cli.supervisor import ControlPlane
+    from flyball.clock import SYSTEM, format_instant
+    from flyball.platform import Platform
+
+    platform = Platform.open(path)
+    try:
+        loop = platform.loop()
+        server, web = _server(platform, loop, host, listener)
+        address = _shown(listener)
+
+        def close() -> None:
+            web.state.changes.close()
+            server.should_exit = True
+
+        def announce() -> None:
+            try:
+                predictions = plane.wait_until_ready()
+            except FlyballError as error:
+                ending.end(error)
+                return
+            plane.watch()
+            while not server.started and not ending.is_set.wait(0.01):
+                pass
+            if predictions is not None and not ending.is_set.is_set():
+                with contextlib.suppress(OSError):  # whoever read our output may be gone
+                    print(f"flyball is ready: pages {address}  predictions {predictions}  home {path}", flush=True)
+
+        loop.start()
+        threading.Thread(target=announce, name="announce", daemon=True).start()
+        ControlPlane(os.getpid(), address, format_instant(SYSTEM.now())).write(path)
+        ending.closes(close)
+        if not ending.is_set.is_set():
+            try:
+                server.run(sockets=[listener])
+            except SystemExit as error:
+                raise Unavailable(
+                    f"the pages could not be served; see {path / 'logs' / 'control-plane.log'}"
+                ) from error
+        ending.is_set.set()
+        plane.begin_stop()
+        loop.stop(wait_s=_DRAIN_S)
+    finally:
+        platform.close()
+    if ending.error is not None:
+        raise ending.error
+
+
+def _server(platform: Platform, loop: Any, host: str, listener: socket.socket) -> tuple[Any, Any]:
+    """Return the HTTP server, not yet running, and its application."""
+    import importlib.util
+
+    import uvicorn
+
+    from flyball.wire.native.app import make_app
+
+    web = make_app(platform, loop=loop, hosts=_hosts(host, listener), takes_addresses=not _is_loopback(listener))
+    if importlib.util.find_spec("flyball.web.pages") is not None:
+        from flyball.web.pages import mount
+
+        mount(web, platform)
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # signals are ours: they end the event streams and the data plane too
+
+    options = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": _DRAIN_S}
+    return Server(uvicorn.Config(web, **options)), web  # type: ignore[arg-type]
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Hold the home's lock.
+
+    Raises:
+        Unavailable: another `flyball up` holds it; names it.
+    """
+    import fcntl
+
+    from flyball.cli.supervisor import control_plane
+
+    with (home / "control.lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            other = control_plane(home)
+            who = f"process {other.pid} at {other.address}" if other is not None else "another process"
+            raise Unavailable(f"flyball up runs on {home} already: {who}; use it, or stop it first") from None
+        yield
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen for pages and API before anything is started.
+
+    Raises:
+        Unavailable: the port is taken or the address is not this machine's.
+    """
+    with _bound(host, port, "--port") as listener:
+        listener.listen(2048)
+        listener.setblocking(False)
+        yield listener
+
+
+def _bound(host: str, port: int, option: str) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        # The protocol is named because asyncio turns Nagle's delay off only on sockets that name it.
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {host}: {error.strerror}; choose an address of this machine") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        reason = (error.strerror or str(error)).lower()
+        raise Unavailable(
+            f"cannot listen on {host}:{port}: {reason}; stop what uses it or choose another with {option} "
+            "(0 picks a free one)"
+        ) from error
+    return listener
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    import ipaddress
+
+    return ipaddress.ip_address(str(listener.getsockname()[0]).partition("%")[0]).is_loopback
+
+
+def _hosts(host: str, listener: socket.socket) -> list[str]:
+    """Return the names under which this server may be asked for."""
+    return [host] if _is_loopback(listener) else [host, socket.gethostname(), socket.getfqdn()]
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write_logs(home: Path) -> None:
+    """Log to the home, warnings also to stderr."""
+    folder = home / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    kept = logging.handlers.RotatingFileHandler(folder / "control-plane.log", maxBytes=20_000_000, backupCount=1)
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in (kept, shown):
+        handler.setFormatter(form)
+        root.addHandler(handler)
