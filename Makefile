@@ -7,6 +7,7 @@
 #   make up             pages on port 7070, predictions on port 7071
 #   make bench          measure this machine; the last line is JSON
 #   make requirements   pin the newest versions that pyproject allows
+#   make reference      write docs/reference.md from the code
 #   make services       install PostgreSQL and Chromium, which some tests use
 #   make clean          remove what was built here
 
@@ -15,7 +16,7 @@ ARGS ?=
 TEST_LIMIT_S ?= 710
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up bench requirements services clean
+.PHONY: help demo test check up bench requirements reference services clean
 
 help:
 	@sed -n '1,/^$$/ s/^# \{0,1\}//p' Makefile
@@ -41,6 +42,9 @@ bench: .venv/dev.stamp
 
 requirements: .venv/dev.stamp
 	.venv/bin/python scripts/requirements.py
+
+reference: .venv/dev.stamp
+	.venv/bin/python scripts/reference.py
 
 services:
 	@scripts/services.sh

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flyball.control.loop import Loop
     from flyball.data.rows import Rows
     from flyball.evaluation.evaluate import Evaluation
+    from flyball.features.lookup import ViewSpec
     from flyball.tracking.runs import ActiveRun
 
 __all__ = [
@@ -292,9 +293,9 @@ def label(name: str, prediction: str | Mapping[str, Any], value: Any = None) -> 
 
 def push(view: Any, rows: Any) -> int:
     """Write feature values to the online store; visible on return. Return how many were newer."""
-    from flyball.features.materialise import push as push_rows
+    from flyball.features.pushes import push as push_rows
 
-    return push_rows(view, rows, platform().online)
+    return push_rows(_spec(view), rows, platform().online)
 
 
 def look_up(views: Iterable[Any], **keys: Any) -> dict[str, Any]:
@@ -303,7 +304,7 @@ def look_up(views: Iterable[Any], **keys: Any) -> dict[str, Any]:
 
     at = platform()
     lists = {name: [value] for name, value in keys.items()}
-    found = look(at.online, [view.spec() for view in views], lists, at.clock.now())
+    found = look(at.online, [_spec(view) for view in views], lists, at.clock.now())
     return {name: values[0] for name, values in found.items()}
 
 
@@ -356,8 +357,23 @@ def settle(timeout_s: float = _WAIT_S) -> None:
 def declare_view(view: Any) -> str:
     """Declare a decorated feature view as a resource and return its name."""
     at = platform()
-    at.declare("feature-view", view.name, definition=view.spec().to_dict(), description=(view.__doc__ or "").strip())
-    return str(view.name)
+    spec = _spec(view)
+    dataset = view.source if view.source in [r.name for r in at.resources("dataset")] else None
+    text = (view.__doc__ or "").strip()
+    at.declare("feature-view", spec.name, definition=spec.to_dict(), description=text, dataset=dataset)
+    return str(spec.name)
+
+
+def _spec(view: Any) -> ViewSpec:
+    """Return a view's light description; its columns come from the newest version of its dataset."""
+    from flyball.features.lookup import ViewSpec
+
+    if isinstance(view, ViewSpec):
+        return view
+    at = platform()
+    source = at.frame(f"dataset/{view.source}") if view.source in [r.name for r in at.resources("dataset")] else None
+    found: ViewSpec = view.spec(source)
+    return found
 
 
 def _act() -> None:

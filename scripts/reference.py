@@ -248,9 +248,7 @@ def _commands(command: Any, path: str) -> Iterator[str]:
             continue
         rows = []
         for parameter in found.params:
-            shown = (
-                ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.human_readable_name
-            )
+            shown = ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
             if "--help" not in shown and not getattr(parameter, "hidden", False):
                 rows.append([f"`{shown}`", getattr(parameter, "help", None) or ""])
         help_text = inspect.cleandoc(found.help or "").split("\n\n")[0].replace("\n", " ")

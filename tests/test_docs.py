@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -10,6 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from flyball.delivery.documents import document
+from flyball.platform import KIND_MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(
@@ -44,6 +49,16 @@ def test_the_snippets_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None
     command = [sys.executable, str(script)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_declarations_of_a_page_are_valid(page: Path) -> None:
+    for module in KIND_MODULES:
+        importlib.import_module(module)
+    for block in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if block["language"] == "yaml":
+            for raw in yaml.safe_load_all(block["text"]):
+                document(raw, page.name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -119,9 +119,7 @@ def test_every_declared_dependency_is_used() -> None:
     unused = []
     for dependency in set(_declared()) - UNSEEN:
         name = IMPORTS.get(dependency, dependency.replace("-", "_"))
-        # Starlette imports the parser of forms itself, when a handler reads one.
-        used = rf"^\s*(?:from|import) {name}\b" if name != "python_multipart" else r"\.form\(|\bForm\("
-        if not re.search(used, sources, re.MULTILINE):
+        if not re.search(rf"^\s*(?:from|import) {name}\b", sources, re.MULTILINE):
             unused.append(dependency)
     assert not unused
 

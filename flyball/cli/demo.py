@@ -30,13 +30,13 @@ def demo(
         raise WrongUse("--target, --time, --label-time and --entity speak of your own table; give it with --data FILE")
     if data is not None and target is None:
         raise WrongUse("--data needs --target COL, the column to predict")
-    if sum((no_fault, seasons, data is not None)) > 1:
-        raise WrongUse("--no-fault, --seasons and --data are different demos; choose one")
-    from flyball.demo.main import run_demo
+    if seasons and (no_fault or data is not None):
+        raise WrongUse("--seasons is a demo of its own; leave out --no-fault and --data")
+    from flyball.demo.main import DemoOptions, run_demo
 
-    code = run_demo(
+    options = DemoOptions(
         home=home,
-        fault=not no_fault,
+        no_fault=no_fault,
         seasons=seasons,
         data=data,
         target=target,
@@ -46,4 +46,4 @@ def demo(
         as_json=json,
         seed=seed,
     )
-    raise typer.Exit(code)
+    raise typer.Exit(run_demo(options))

@@ -72,7 +72,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], empty: str = "
         drawn.add_column(title.upper(), overflow="fold" if number == len(columns) - 1 else "ellipsis", no_wrap=False)
     for row in found:
         drawn.add_row(*row)
-    console.print(drawn)
+    with console.capture() as printed:
+        console.print(drawn)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def state(word: str) -> Text:

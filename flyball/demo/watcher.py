@@ -30,6 +30,7 @@ _PATIENCE_S = 20.0  # for the monitor at one window; then the replay goes on and
 _RETRAIN_SHARE = 0.1  # of the stream that may pass while a model is retrained
 _RETRAIN_PATIENCE_S = 120.0
 _RETRAIN_S = 10.0  # time in which that share passes
+_LAST_LOOKS_S = 6.0  # for a rollout that was near its end when the stream ended
 _ROLLOUT_RATE = 1200.0  # requests a second: a rollout looks twice a second
 
 _STAGES = {
@@ -92,6 +93,7 @@ class Watcher(threading.Thread):
         self._is_rolling_out = False
         self._began_retraining: int | None = None
         self._next = 0.0
+        self._ended: float | None = None
         self._stopping = threading.Event()
 
     # -- the pace
@@ -148,9 +150,14 @@ class Watcher(threading.Thread):
         self.join(10.0)
         self.look()
 
-    def is_at_rest(self) -> bool:
-        """Return whether no model is retrained, judged or let in any more."""
-        return not self._is_retraining and not self._is_rolling_out and self._is_decided()
+    def is_done(self, sent: int) -> bool:
+        """Return whether, after the last request, all whole windows are evaluated and nothing is going on that can
+        still end: a rollout needs traffic to go on, so it is given a few seconds only."""
+        if self._ended is None:
+            self._ended = time.monotonic()
+        is_evaluated = sent - self._evaluated < self._job.sizes.window
+        is_stuck = self._is_rolling_out and time.monotonic() - self._ended > _LAST_LOOKS_S
+        return is_evaluated and not self._is_retraining and (is_stuck or not self._is_rolling_out and self._is_decided())
 
     def look(self) -> None:
         """Read what is new and tell it."""

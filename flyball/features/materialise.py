@@ -1,7 +1,7 @@
 """Materialisation: a view's newest values, computed from its data set and written for look-ups.
 
-Rows stream through in batches and the store keeps the newest of each entity, so memory does not grow with the data
-set. Done twice it changes nothing; a push that is newer stays.
+Rows stream through in batches and the store keeps the newest of each entity, so neither the data set nor its entities
+are held in memory; what the engine reads ahead is. Done twice it changes nothing; a push that is newer stays.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def materialise(
         until: only rows that had happened and arrived by then; None: all.
         since: only rows that arrived at or after it: the last watermark. Rows of that very instant are read again,
             because others of it may have arrived meanwhile; that changes nothing.
-        batch_rows: rows in memory at once.
+        batch_rows: rows of a batch; the engine reads some batches ahead.
 
     Raises:
         InvalidInput: a time has no zone, or as `FeatureView.compute`.

@@ -79,6 +79,7 @@ class MonitorController:
         reference = self._reference(spec, version, world)
         if spec.drift is None or reference is None:
             return
+        self._keep_reference(resource.name, version, reference, world)
         done = [r for r in self._results.of(resource.name, "drift") if r["version"] == version.ref.short]
         waiting = after(rows, done[-1]["to"] if done else None)
         size = spec.drift.window
@@ -140,6 +141,16 @@ class MonitorController:
                 ordered=time is not None,
             )
         return self._references[key]
+
+    def _keep_reference(self, name: str, version: Version, reference: Reference, world: World) -> None:
+        """Keep the reference's profiles with the results, once a version, for whoever shows a window beside them."""
+        kept = self._results.reference(name, version.ref.short)
+        if kept is not None and set(kept["columns"]) == set(reference.profiles):
+            return
+        columns = {column: found.to_json() for column, found in reference.profiles.items()}
+        result = {"monitor": name, "what": "reference", "version": version.ref.short, "number": 0, "columns": columns}
+        result |= {"at": format_instant(world.clock.now()), "trained_on": version.metadata.get("trained_on")}
+        self._results.append(result)
 
     # -- quality
 

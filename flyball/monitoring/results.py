@@ -25,6 +25,7 @@ class Results:
         self._reader = Reader(self._folder)
         self._cursor: Cursor | None = None
         self._by_monitor: dict[str, list[Mapping[str, Any]]] = {}
+        self._references: dict[tuple[str, str], Mapping[str, Any]] = {}  # by monitor and version
         self._lock = threading.Lock()
         self._log: Log | None = None
 
@@ -42,6 +43,12 @@ class Results:
             found = self._by_monitor.get(monitor, [])
         return [r for r in found if what is None or r["what"] == what]
 
+    def reference(self, monitor: str, version: str) -> Mapping[str, Any] | None:
+        """Return what a monitor compares the windows of a version with: `columns` holds a profile by name."""
+        with self._lock:
+            self._refresh()
+            return self._references.get((monitor, version))
+
     def close(self) -> None:
         """Close the stream."""
         with self._lock:
@@ -56,6 +63,9 @@ class Results:
             payloads, after = self._reader.read(self._cursor)
             for payload in payloads:
                 result = orjson.loads(payload)
+                if result["what"] == "reference":  # one a version, which newer results never push out
+                    self._references[result["monitor"], result["version"]] = result
+                    continue
                 kept = self._by_monitor.setdefault(result["monitor"], [])
                 kept.append(result)
                 del kept[:-_KEPT]

@@ -78,7 +78,7 @@ class Trigger(Spec):
     params: dict[str, Any] = Field(default_factory=dict)
     budget: str = Field("3 a day", description="starts allowed: N a hour, a day or a week")
     cool_down: str = Field("0s", description="shortest time between the end of a run and the next start")
-    labels: int = Field(
+    after_labels: int = Field(
         0,
         ge=0,
         description="labelled answers since the first window of the condition that must be there before a start",

@@ -113,7 +113,7 @@ def production_rows(bench: Workbench, deployment: str, spec: Mapping[str, Any], 
         return like.frame.clear()
     traffic = traffic.filter(pl.col("label").is_not_null())
     columns: dict[str, pl.Series] = {like.target: traffic["label"]}
-    for name in like.inputs:
+    for name in like.frame.columns:
         for prefix in ("feature.", "input."):
             if prefix + name in traffic.columns:
                 columns[name] = traffic[prefix + name]

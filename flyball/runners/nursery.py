@@ -22,9 +22,10 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 __all__ = ["Plan", "main"]
 
@@ -32,17 +33,25 @@ PID = struct.Struct("!q")
 _IDLE_THREADS = ("jemalloc_bg_thd", "polars-ooc")  # they hold no lock that a forked child would miss
 
 
-class Plan(dict[str, Any]):
-    """What workers are made of: `path` (sys.path), `folder`, `preload` (modules), `handler` (module:name), `setup`."""
+class Plan(TypedDict):
+    """What workers are made of."""
+
+    path: list[str]  # sys.path
+    folder: str
+    preload: list[str]  # modules
+    handler: str  # module:name of what makes, of `setup`, the function that answers tasks
+    setup: bytes
 
 
 def main(arguments: list[str]) -> None:
     """Serve as the nursery, or with `--worker` as one worker that was not forked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to everyone; the pool's owner ends us
+    warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # `_is_forkable` has looked more closely
     control = socket.socket(fileno=int(arguments[-1]))
     if arguments[0] == "--worker":
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with Connection(control.detach()) as connection:
-            plan = pickle.loads(connection.recv_bytes())
+            plan: Plan = pickle.loads(connection.recv_bytes())
             _prepare(plan)
             _serve(connection, plan)
         return
@@ -54,7 +63,7 @@ def main(arguments: list[str]) -> None:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not message:
             os._exit(0)  # the owner is gone; workers see the end of their own sockets
-        pid = _fork(control, descriptors[0], plan) if can_fork else _spawn(descriptors[0], plan)
+        pid = _fork(control, descriptors[0], plan) if can_fork else _spawn(descriptors[0])
         os.close(descriptors[0])
         control.sendall(PID.pack(pid))
 
@@ -97,7 +106,7 @@ def _fork(control: socket.socket, descriptor: int, plan: Plan) -> int:
         os._exit(1)
 
 
-def _spawn(descriptor: int, _plan: Plan) -> int:
+def _spawn(descriptor: int) -> int:
     command = [sys.executable, "-m", "flyball.runners.nursery", "--worker", str(descriptor)]
     return subprocess.Popen(command, pass_fds=[descriptor], env={**os.environ, "PYTHONPATH": _package_root()}).pid
 
@@ -110,7 +119,7 @@ def _serve(connection: Connection, plan: Plan) -> None:
     os.dup2(descriptor, 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
+    threading.Thread(target=_listen, args=(connection, tasks, Path(log)), daemon=True).start()
     answer = _imported(plan["handler"])(plan["setup"])
     while True:
         task = tasks.get()
@@ -120,11 +129,14 @@ def _serve(connection: Connection, plan: Plan) -> None:
             connection.send_bytes(done)
 
 
-def _listen(connection: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
+def _listen(connection: Connection, tasks: queue.SimpleQueue[bytes], log: Path) -> None:
     try:
         while True:
             tasks.put(connection.recv_bytes())
     except (EOFError, OSError):
+        with contextlib.suppress(OSError):
+            log.unlink(missing_ok=True)
+            log.parent.rmdir()  # the last worker of an owner that was killed
         os._exit(0)
 
 

@@ -67,9 +67,8 @@ class Pool:
 
     def __init__(self, size: int, handler: str, setup: bytes = b"", preload: Sequence[str] = ()) -> None:
         self.size = size
-        self._setup = setup
-        self._plan = Plan(path=list(sys.path), folder=str(Path.cwd()), preload=list(preload), handler=handler)
-        self._plan["setup"] = setup
+        path = [str(Path(entry).absolute()) for entry in sys.path]
+        self._plan = Plan(path=path, folder=str(Path.cwd()), preload=list(preload), handler=handler, setup=setup)
         self._scratch = Path(tempfile.mkdtemp(prefix="flyball-pool-"))
         self._count = 0
         self._workers: list[Worker] = []

@@ -108,7 +108,8 @@ def _json(value: Any, status: int = 200) -> Response:
 def _add_health(app: FastAPI, platform: Platform, loop: Loop | None) -> None:
     metrics = ControlMetrics(platform, loop)
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
     def health() -> Response:
         state = {"status": "ok", "pid": os.getpid(), "home": str(platform.home), "last_event": platform.last_event()}
         return _json(state if loop is None else {**state, "is_acting": loop.is_acting})

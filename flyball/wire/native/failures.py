@@ -89,6 +89,8 @@ def _words(request: Request, error: HTTPException) -> str:
 
 def _problem(problem: dict[str, Any]) -> str:
     where = [str(part) for part in problem.get("loc", ())]
-    place = "the body" if where[:1] == ["body"] and len(where) < 3 else where[-1] if where else "the request"
-    message = str(problem.get("msg", "is wrong"))
-    return f"{place if place == 'the body' else f'{chr(34)}{place}{chr(34)}'}: {message[:1].lower()}{message[1:]}"
+    message = str(problem.get("msg", "is wrong")).removeprefix("Value error, ")
+    if problem.get("type") == "json_invalid":
+        return f"the body is not JSON: {(problem.get('ctx') or {}).get('error', message)}"
+    place = f'"{".".join(where[1:])}"' if len(where) > 1 and not where[-1].isdecimal() else "the body"
+    return f"{place}: {message[:1].lower()}{message[1:]}"
