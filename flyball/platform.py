@@ -420,15 +420,21 @@ class Platform:
         Raises:
             NotFound: nothing has happened to it.
         """
+        from flyball.delivery.explain import causes
+
         found = self._ref(target)
         with self._reading() as world:
             if found.kind == "event":
-                return world.journal.chain(int(found.name))
+                if not found.name.isdecimal():
+                    raise InvalidInput(f"{found} is not an event; write its number: event/812")
+                return causes(int(found.name), world)
+            if found.kind == "run":
+                found = world.runs.get(found.name).ref  # its id may be written short
             events = world.journal.find(ref=str(found), limit=200)
             if not events:
                 raise NotFound(f"the journal knows nothing of {found}")
             told = [e for e in events if e.action in TELLING] or events
-            return world.journal.chain(told[0].seq)
+            return causes(told[0].seq, world)
 
     def events(self, **filters: Any) -> list[Event]:
         """Return journal events, newest first; see `Journal.find` for the filters."""

@@ -127,7 +127,7 @@ def metrics() -> str:
     """Return the table of metrics."""
     from flyball.stats.metrics import metrics_for
 
-    rows = {}
+    rows: dict[str, list[str]] = {}
     for task in ("binary", "multiclass", "regression"):
         for found in metrics_for(task):
             tasks = [*rows.get(found.name, ["", ""])[1].split(", "), task]

@@ -19,12 +19,27 @@ from flyball.ledger.refs import Ref, ref
 from flyball.ledger.runs import Run
 from flyball.ledger.versions import Version
 
-__all__ = ["sentence", "story", "told"]
+__all__ = ["causes", "sentence", "story", "told"]
 
 # Links of a chain that say nothing which their neighbours do not say; left out of a story unless it begins with them.
 _PASSING = frozenset({"rollout started", "aliased"})
 
+# What a person decides, when a person did it.
+_DECIDED = frozenset({"aliased", "approved", "changed", "created", "deleted", "rolled back"})
+
 _Teller = Callable[[Event, Transaction], str]
+
+
+def causes(seq: int, world: Transaction) -> list[Event]:
+    """Return an event and its causes, newest first; a version's cause is the run that made it, a run's its parent.
+
+    Raises:
+        NotFound: there is no such event.
+    """
+    found = world.journal.chain(seq)
+    while (before := _behind(found[-1], world)) is not None and before < found[-1].seq:
+        found += world.journal.chain(before)
+    return found
 
 
 def sentence(event: Event, world: Transaction) -> str:
@@ -58,6 +73,19 @@ def told(events: Sequence[Event], world: Transaction, clock: Clock = SYSTEM) -> 
     return "\n".join(("   " * (depth - 1) + "└─ " if depth else "") + line for depth, line in enumerate(lines))
 
 
+def _behind(event: Event, world: Transaction) -> int | None:
+    """Return the event behind one that names no cause of its own."""
+    subject = ref(event.ref)
+    if subject.kind == "run":
+        run = _run(subject.name, world)
+        behind = run.parent if run is not None else None
+    else:
+        version = _version(subject, world) if event.action == "published" else None
+        behind = version.run if version is not None else None
+    maker = _run(behind, world) if behind is not None else None
+    return maker.event if maker is not None else None
+
+
 def _standing(event: Event, clock: Clock) -> str | None:
     """Return who serves since when, where the event decided that."""
     served = {"serves": "version", "promoted": "challenger", "rolled back": "champion"}.get(event.action)
@@ -68,7 +96,8 @@ def _standing(event: Event, clock: Clock) -> str | None:
 def _led(event: Event, world: Transaction, clock: Clock) -> str:
     """Return the sentence with its time, where people ask for it: alarms and what a person did."""
     text = sentence(event, world)
-    is_timed = event.action in ("drifting", "decayed", "fired") or event.actor.startswith("user/")
+    is_decided = event.action in _DECIDED and event.actor.startswith("user/")
+    is_timed = is_decided or event.action in ("drifting", "decayed", "fired")
     return f"{text}, at {_time(event.at, clock)}" if is_timed else text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -16,26 +17,29 @@ _ANSWER_S = 60.0
 
 
 class Client:
-    """Posts JSON to one server over up to `connections` connections; used as an async context manager."""
+    """Posts JSON to one server over `connections` kept connections; used as an async context manager."""
 
     def __init__(self, address: str, connections: int = 16) -> None:
         parts = urlsplit(address)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        self._free: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
-        self._all: list[_Connection] = []
-        for _ in range(connections):
-            self._free.put_nowait(None)
+        self._connections: list[_Connection | None] = [None] * connections
+        self._heads: dict[str, bytes] = {}
 
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Return status and body of the answer. Raises Unavailable when there is none within a minute."""
-        connection = await self._free.get()
-        try:
-            if connection is None or connection.is_closed:
-                connection = await self._connect()
-            head = f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nContent-Type: application/json\r\n"
-            return await connection.ask(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        finally:
-            self._free.put_nowait(connection)
+    async def post(self, path: str, bodies: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        """Post bodies, as many at once as there are connections; return status and body of each answer, in order.
+
+        One call at a time. Raises Unavailable when an answer does not come within a minute.
+        """
+        answers: list[tuple[int, bytes]] = []
+        for start in range(0, len(bodies), len(self._connections)):
+            wave = bodies[start : start + len(self._connections)]
+            asked = [await self._ask(place, path, body) for place, body in enumerate(wave)]
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    answers += [await answer for answer in asked]
+            except TimeoutError:
+                raise Unavailable(f"the data plane did not answer within {_ANSWER_S:g} s") from None
+        return answers
 
     async def __aenter__(self) -> Client:
         return self
@@ -43,15 +47,26 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for connection in self._all:
-            connection.close()
+        for connection in self._connections:
+            if connection is not None:
+                connection.close()
+
+    async def _ask(self, place: int, path: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        connection = self._connections[place]
+        if connection is None or connection.is_closed:
+            connection = self._connections[place] = await self._connect()
+        head = self._heads.get(path)
+        if head is None:
+            host = f"{self._host}:{self._port}"
+            text = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+            head = self._heads[path] = text.encode()
+        return connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body))
 
     async def _connect(self) -> _Connection:
         try:
             _, made = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
         except OSError as error:
             raise Unavailable(f"the data plane at {self._host}:{self._port} cannot be reached: {error}") from error
-        self._all.append(made)
         return made
 
 
@@ -62,16 +77,11 @@ class _Connection(asyncio.Protocol):
         self._received = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        loop = asyncio.get_running_loop()
-        self._answer = loop.create_future()
+    def ask(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
         assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        patience = loop.call_later(_ANSWER_S, self._give_up)
-        try:
-            return await self._answer
-        finally:
-            patience.cancel()
+        return self._answer
 
     def close(self) -> None:
         if self._transport is not None:
@@ -98,10 +108,6 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         self._fail(f"the data plane closed the connection: {exc or 'without an answer'}")
-
-    def _give_up(self) -> None:
-        self._fail(f"the data plane did not answer within {_ANSWER_S:g} s")
-        self.close()
 
     def _fail(self, message: str) -> None:
         if self._answer is not None and not self._answer.done():

@@ -41,12 +41,14 @@ class Stream:
         truth: what turned out, None where it never did.
         told_at: number of the tick at which the truth of each request is known; beyond the last: after the end.
         ticks: instants, in order.
+        keys: what keeps a caller on one variant, one a request.
     """
 
     records: Sequence[Record]
     truth: Sequence[Any]
     told_at: Sequence[int]
     ticks: Sequence[Tick]
+    keys: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.records)

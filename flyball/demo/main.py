@@ -62,6 +62,9 @@ def run_demo(options: DemoOptions) -> int:
     """Run the demo and return its exit code: 0 fine, 1 a stage did not do what it should, 2 wrong use."""
     from flyball.demo.report import Printer
 
+    # Threads of OpenMP that spin while they wait would take the cores from the planes: on two busy cores a fit of one
+    # second took eighteen. Set before scikit-learn is loaded; what the demo starts inherits it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     printer = Printer()
     try:
         with _ended_by_signals():

@@ -69,8 +69,8 @@ async def replay(
     """
     began = time.monotonic()
     due = _by_tick(job.stream.told_at, len(job.stream.ticks))
-    async with Client(address) as client:
-        sender = _Sender(job, client, state)
+    async with Client(address) as client, Client(address, connections=1) as labels:
+        sender = _Sender(job, client, labels, state)
         telling: asyncio.Task[None] | None = None
         for number, tick in enumerate(job.stream.ticks):
             await pace.before(tick.start, tick.stop - tick.start)
@@ -80,7 +80,7 @@ async def replay(
                 if telling is not None:
                     await telling
                 telling = asyncio.create_task(sender.tell(due[number]))
-            await asyncio.gather(*[sender.ask(i, tick) for i in range(tick.start, tick.stop)])
+            await sender.ask(tick)
             state.seconds = time.monotonic() - began
             progress(tick.stop)
         if telling is not None:
@@ -90,45 +90,61 @@ async def replay(
 
 
 class _Sender:
-    def __init__(self, job: Job, client: Client, state: Replayed) -> None:
+    def __init__(self, job: Job, client: Client, labels: Client, state: Replayed) -> None:
         self._job = job
         self._client = client
+        self._labels = labels
         self._state = state
         self._predict = f"/v1/models/{job.name}:predict"
         self._label = f"/v1/models/{job.name}:label"
 
-    async def ask(self, number: int, tick: Tick) -> None:
-        record = self._job.stream.records[number]
-        if self._job.fault is not None:
-            record = self._job.fault.applied(number, record)
-        question: dict[str, Any] = {"records": [record]}
-        if tick.at is not None and self._job.views:
-            question["at"] = format_instant(tick.at)
-        self._state.sent += 1
-        answer = orjson.loads(await self._post(self._predict, orjson.dumps(question, default=str)))
-        found = answer["predictions"][0]["id"]
-        self._state.ids[number] = found
-        self._state.number_of[found] = number
-        self._state.answered += 1
+    async def ask(self, tick: Tick) -> None:
+        numbers, state = range(tick.start, tick.stop), self._state
+        state.sent += len(numbers)
+        answers = await self._posted(self._client, self._predict, [self._question(n, tick) for n in numbers])
+        for number, answer in zip(numbers, answers, strict=True):
+            found = orjson.loads(answer)["predictions"][0]["id"]
+            state.ids[number] = found
+            state.number_of[found] = number
+            state.answered += 1
 
     async def tell(self, numbers: Sequence[int]) -> None:
         """Tell the truth of requests; of some it is never known."""
         truth, ids = self._job.stream.truth, self._state.ids
         labels = [{"id": ids[n], "label": truth[n]} for n in numbers if truth[n] is not None and ids[n] is not None]
         if labels:
-            await self._post(self._label, orjson.dumps(labels))
+            await self._posted(self._labels, self._label, [orjson.dumps(labels)])
             self._state.labelled += len(labels)
 
-    async def _post(self, path: str, body: bytes) -> bytes:
+    def _question(self, number: int, tick: Tick) -> bytes:
+        record = self._job.stream.records[number]
+        if self._job.fault is not None:
+            record = self._job.fault.applied(number, record)
+        question: dict[str, Any] = {"records": [record]}
+        if tick.at is not None and self._job.views:
+            question["at"] = format_instant(tick.at)
+        if self._job.stream.keys is not None:
+            question["key"] = self._job.stream.keys[number]
+        return orjson.dumps(question)
+
+    async def _posted(self, client: Client, path: str, bodies: Sequence[bytes]) -> list[bytes]:
+        """Return the answers to bodies; those that the data plane was too busy for are sent again."""
+        answers: list[bytes] = [b""] * len(bodies)
+        left = list(range(len(bodies)))
         for _ in range(_RETRIES):
-            status, answer = await self._client.post(path, body)
-            if status == 200:
-                return answer
-            if status != 503:
-                raise StepFailed(f"the data plane answered {status}: {answer[:500].decode(errors='replace')}")
-            self._state.retries += 1
+            again = []
+            for place, (status, body) in zip(left, await client.post(path, [bodies[i] for i in left]), strict=True):
+                answers[place] = body
+                if status == 503:
+                    again.append(place)
+                elif status != 200:
+                    raise StepFailed(f"the data plane answered {status}: {body[:500].decode(errors='replace')}")
+            if not again:
+                return answers
+            left = again
+            self._state.retries += len(again)
             await asyncio.sleep(_RETRY_S)
-        raise Unavailable(f"the data plane was too busy {_RETRIES} times in a row: {answer[:300].decode()}")
+        raise Unavailable(f"the data plane was too busy {_RETRIES} times in a row: {answers[left[0]][:300].decode()}")
 
 
 def _by_tick(told_at: Sequence[int], ticks: int) -> list[list[int]]:

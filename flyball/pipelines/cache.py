@@ -31,10 +31,11 @@ from flyball.pipelines.graph import Node, Promise, dump
 __all__ = ["call_key", "code_key", "node_key"]
 
 _HAS_DOCSTRING = 0x4000000  # CO_HAS_DOCSTRING, Python 3.14 and later
-_UNTOLD = frozenset(  # of a class: what says where it stands or is made from the rest
-    "__dict__ __weakref__ __doc__ __module__ __qualname__ __dataclass_fields__ __dataclass_params__ __annotations__ "
-    "__abstractmethods__ _abc_impl __static_attributes__ __firstlineno__ __annotate__ __annotate_func__ "
-    "__annotations_cache__ __signature__ __slots__ __parameters__ __orig_bases__ __match_args__".split()
+_UNTOLD = frozenset(  # of a class: what says where it stands, or is made from the rest
+    ("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__slots__", "__match_args__", "__signature__")
+    + ("__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "_abc_impl")
+    + ("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__")
+    + ("__static_attributes__", "__firstlineno__", "__parameters__", "__orig_bases__")
 )
 
 
@@ -286,8 +287,10 @@ def _is_step(value: Any) -> bool:
 
 
 def _is_code(value: Any) -> bool:
-    return _is_step(value) or isinstance(value, types.MethodType | classmethod | staticmethod) or (
-        not isinstance(value, type) and inspect.isroutine(getattr(value, "__wrapped__", None))
+    return (
+        _is_step(value)
+        or isinstance(value, types.MethodType | classmethod | staticmethod)
+        or (not isinstance(value, type) and inspect.isroutine(getattr(value, "__wrapped__", None)))
     )
 
 

@@ -230,4 +230,3 @@ def _can_be_pickled(value: Any) -> bool:
     except Exception:
         return False
     return True
-

@@ -40,10 +40,8 @@ def module_of(function: str, project: Path) -> str:
     if not where.endswith(".py"):
         return where
     path = (project / where).absolute()
-    try:
+    if path.is_relative_to(project.absolute()):  # else it is known by its whole path
         path = path.relative_to(project.absolute())
-    except ValueError:
-        pass  # outside the project: known by its whole path
     text = path.with_suffix("").as_posix()
     return _PREFIX + re.sub(r"[^A-Za-z0-9]", lambda m: "".join(f"_{byte:02x}" for byte in m[0].encode()), text)
 
@@ -64,7 +62,9 @@ def load_function(function: str, project: Path) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and module_name.startswith(error.name):
-            raise NotFound(f"there is no module {where} to take {name} from; is it installed, or in {project}?") from error
+            raise NotFound(
+                f"there is no module {where} to take {name} from; is it installed, or in {project}?"
+            ) from error
         raise InvalidInput(f"{where} cannot be imported: {error}") from error
     except Exception as error:
         raise InvalidInput(f"{where} cannot be imported: {type(error).__name__}: {error}") from error

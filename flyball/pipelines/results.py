@@ -26,7 +26,7 @@ from typing import Any
 from flyball.errors import Corrupt, StepFailed
 from flyball.storage.blobs import BlobStore, digest_of
 
-__all__ = ["Stored", "load", "store"]
+__all__ = ["Stored", "is_plain", "load", "store"]
 
 _SMALL_BYTES = 2048  # kept in the ledger's row: a blob costs two syncs of the disk
 _EXPECTED = "expected a Polars or pandas frame, a NumPy array, plain values, or an object that pickle can take"
@@ -84,7 +84,7 @@ def load(stored: Stored, blobs: BlobStore) -> Any:
         if path is not None:
             import polars as pl
 
-            return pl.read_ipc(path, memory_map=True, rechunk=False)
+            return pl.read_ipc(path)
     if stored.inline is None:
         data = blobs.get(stored.digest)
     else:
@@ -96,7 +96,7 @@ def _encode(value: Any, who: str) -> tuple[str, bytes]:
     kind = type(value)
     if type(value) is bytes:
         return "bytes", value
-    if _is_plain(value):
+    if is_plain(value):
         return "json", json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     module = kind.__module__.partition(".")[0]
     described = f"{who} returned a {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
@@ -135,7 +135,7 @@ def _decode(name: str, data: bytes) -> Any:
     raise Corrupt(f"a stored value has the unknown format {name!r}; was it written by a newer release?")
 
 
-def _is_plain(value: Any, depth: int = 50) -> bool:
+def is_plain(value: Any, depth: int = 50) -> bool:
     """Whether JSON gives the very same value back; tuples, subclasses and keys that are no text do not."""
     kind = type(value)
     if kind is float:
@@ -145,5 +145,5 @@ def _is_plain(value: Any, depth: int = 50) -> bool:
     if depth == 0:
         return False
     if kind is list:
-        return all(_is_plain(part, depth - 1) for part in value)
-    return kind is dict and all(type(key) is str and _is_plain(part, depth - 1) for key, part in value.items())
+        return all(is_plain(part, depth - 1) for part in value)
+    return kind is dict and all(type(key) is str and is_plain(part, depth - 1) for key, part in value.items())

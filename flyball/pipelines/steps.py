@@ -41,8 +41,10 @@ class _Wrapped(Generic[P, R]):
         if not isinstance(function, types.FunctionType):
             raise InvalidInput(f"{function!r} cannot be decorated; write it as a plain function: def name(…)")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise InvalidInput(f"{function.__name__} is a generator or async function; expected one that returns a value")
-        functools.update_wrapper(self, function)
+            raise InvalidInput(
+                f"{function.__name__} is a generator or async function; expected one that returns a value"
+            )
+        functools.update_wrapper(self, function)  # type: ignore[arg-type]
         self.function: Callable[P, R] = function
         self.name = name or function.__name__
         self.module = function.__module__

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flyball.errors import StepFailed
-from flyball.pipelines.graph import resolve, thaw
+from flyball.pipelines.graph import thaw
 from flyball.pipelines.loading import use_project
 from flyball.pipelines.results import Stored, load, store
 from flyball.storage.blobs import BlobStore
@@ -116,7 +116,7 @@ def _found(task: Task) -> Any:
 def _stored(step: Any, value: Any, blobs: BlobStore) -> list[Stored]:
     who = f"step {step.name}"
     if step.outputs is None:
-        return [store(resolve(value), blobs, who)]
+        return [store(value, blobs, who)]
     if not isinstance(value, tuple | list) or len(value) != step.outputs:
         got = f"{len(value)} values" if isinstance(value, tuple | list) else f"a {type(value).__name__}"
         raise StepFailed(f"{who} returned {got}; its declaration says a tuple of {step.outputs}")

@@ -10,9 +10,7 @@ Gates, approval, canary and promotion follow from the registered version by them
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,13 +25,14 @@ from flyball.ledger import Ledger
 from flyball.ledger.refs import Ref, ref
 from flyball.models import bundle
 from flyball.models.kinds import Model
-from flyball.pipelines.execution import workbench
+from flyball.pipelines.execution import current_run, workbench
+from flyball.pipelines.loading import load_function
 from flyball.pipelines.steps import pipeline, step
-from flyball.storage.blobs import BlobStore
+from flyball.storage.blobs import BlobStore, digest_of
 from flyball.tracking.live import LiveTraffic
 from flyball.training.registering import compare_with, judge, register, windows_of
 
-__all__ = ["continuous_training", "production_rows"]
+__all__ = ["code_of", "continuous_training", "production_rows"]
 
 HELD_OUT = 0.3  # share of the labelled production rows, the newest, that judge and do not teach
 LEAST_LABELS = 300  # labelled production rows below which there is nothing new to learn from
@@ -63,8 +62,11 @@ def continuous_training(
 ) -> str:
     """Retrain `model` and return the new version's reference.
 
+    A run that drift or decay has started learns from the answers since the first window of that alarm; any other run
+    learns from all answers that the log keeps.
+
     Args:
-        model: name of the model; its spec names the dataset.
+        model: name of the model; its champion says which data it learnt from.
         deployment: whose labelled traffic is learnt from.
         fit: `module:name` or `file.py:name` of a function from `Rows` to a fitted model.
         held_out: share of the newest labelled rows kept for judging.
@@ -73,61 +75,132 @@ def continuous_training(
     Raises:
         InvalidInput: there are too few labelled rows, or the fit function cannot be found.
     """
+    learnt, unseen = collect(model, deployment, held_out, newest)
+    project = str(_bench().project)
+    fitted = fit_rows(fit, project, code_of(fit, project), learnt)
+    return judge_and_register(model, fitted, learnt, unseen)
+
+
+@step(cache=False)
+def collect(model: str, deployment: str, held_out: float, newest: int | None) -> tuple[Rows, Rows]:
+    """Publish what is learnt from as a version of the dataset; return it and the rows held out."""
     bench = _bench()
-    spec, champion, before = _champion(bench, model)
-    frame = production_rows(bench, deployment, spec, before)
+    facts, champion, before = _champion(bench, model)
+    frame = production_rows(bench, deployment, facts, before, since=_alarm(bench))
     if newest is not None:
         frame = frame.tail(newest)
     if frame.height < LEAST_LABELS:
         raise InvalidInput(
-            f"deployment/{deployment} has {frame.height:,} labelled answers; retraining needs {LEAST_LABELS:,}"
+            f"deployment/{deployment} has {frame.height:,} labelled answers to learn from; "
+            f"retraining needs {LEAST_LABELS:,}"
         )
     cut = frame.height - max(1, round(frame.height * held_out))
     published = bench.datasets.publish(
-        spec["dataset"],
+        facts["dataset"],
         pl.concat([before.frame, frame.head(cut)], how="diagonal_relaxed").select(before.frame.columns),
         actor=bench.actor,
-        made_from=[(before.origin, "extended to"), (Ref("deployment", deployment), "labelled traffic")],
+        run=current_run(),
+        made_from=[(ref(champion.metadata["trained_on"]), "extended to"), (Ref("deployment", deployment), "taught by")],
         note=f"{before.frame.height:,} rows as before and {cut:,} labelled answers of deployment/{deployment}",
     )
     data = published.version.ref
-    learnt = Rows(bench.datasets.frame(data.name, int(data.version or 0)).collect(), *_rest(before), data)
-    unseen = Rows(frame.slice(cut), *_rest(before))
-    fitted = fit_rows(fit, str(bench.project), learnt)
-    return _register(bench, model, champion, fitted, learnt, unseen, spec)
+    learnt = Rows.of(bench.datasets.frame(data.name, int(data.version or 0)).collect(), **_roles(before), origin=data)
+    return learnt, Rows.of(frame.slice(cut), **_roles(before))
 
 
 @step
-def fit_rows(function: str, project: str, rows: Rows) -> Any:
-    """Fit a model with the user's function."""
-    return _load(function, Path(project))(rows)
+def fit_rows(function: str, project: str, code: str, rows: Rows) -> Any:  # noqa: ARG001
+    """Fit a model with the user's function; `code` is its file's digest, so that a changed function is run again."""
+    return load_function(function, Path(project))(rows)
 
 
-def production_rows(bench: Workbench, deployment: str, spec: Mapping[str, Any], like: Rows) -> pl.DataFrame:
+@step(cache=False)
+def judge_and_register(model: str, fitted: Any, learnt: Rows, unseen: Rows) -> str:
+    """Judge the fitted model on the rows held out, beside the champion, and register it."""
+    bench = _bench()
+    facts, champion, _ = _champion(bench, model)
+    metric_name = facts["metric"] or champion.metadata.get("metric")
+    evaluation = judge(fitted, unseen, metric_name=metric_name)
+    compared = compare_with(bundle.load(bench.blobs, champion.digest), fitted, unseen, [evaluation.metric])
+    version = register(
+        bench.ledger,
+        bench.blobs,
+        model,
+        fitted,
+        actor=bench.actor,
+        example=learnt.X.head(EXAMPLE_ROWS),
+        evaluation=evaluation,
+        windows=windows_of(fitted, unseen, evaluation.metric),
+        comparison={"champion": champion.ref.short, "metrics": compared},
+        trained_on=learnt.origin,
+        run=current_run(),
+        cause=_cause(bench),
+    )
+    return str(version.ref)
+
+
+def production_rows(
+    bench: Workbench, deployment: str, facts: Mapping[str, Any], like: Rows, since: str | None = None
+) -> pl.DataFrame:
     """Return the labelled answers of a deployment as rows of its dataset, oldest first.
 
-    Each input comes from the prediction log as it was received, or as it was looked up; the target is the label.
+    Each column comes from the prediction log as it was received, or as it was looked up; the target is the label.
+
+    Args:
+        bench: the platform.
+        deployment: whose answers.
+        facts: of the dataset: the column of the time at which a label is known.
+        like: rows of the dataset; their columns and types are taken.
+        since: id of the first prediction that counts; None or one that is no longer kept: all.
     """
     traffic = bench.traffic.frame(deployment)
     if traffic.is_empty():
         return like.frame.clear()
+    if since is not None and (traffic["id"] == since).any():
+        traffic = traffic.slice(int((traffic["id"] == since).arg_max() or 0))
     traffic = traffic.filter(pl.col("label").is_not_null())
-    columns: dict[str, pl.Series] = {like.target: traffic["label"]}
+    columns: dict[str, pl.Series] = {}
     for name in like.frame.columns:
         for prefix in ("feature.", "input."):
             if prefix + name in traffic.columns:
                 columns[name] = traffic[prefix + name]
-    if like.event_time:
+    columns[like.target] = traffic["label"]
+    if like.event_time and like.event_time not in columns:
         columns[like.event_time] = traffic["at"]
-    label_time = spec.get("label_time")
-    if label_time:
+    label_time = facts.get("label_time")
+    if label_time and label_time not in columns:
         columns[label_time] = traffic["label_at"]
-    schema = like.frame.schema
-    cast = {n: s.cast(schema[n], strict=False) for n, s in columns.items() if n in schema}
-    missing = [n for n in like.inputs if n not in cast]
+    missing = [name for name in like.inputs if name not in columns]
     if missing:
         raise InvalidInput(f"the log of deployment/{deployment} does not hold the input {missing[0]!r} of its model")
-    return pl.DataFrame(cast)
+    schema = like.frame.schema
+    return pl.DataFrame({name: _as(column, schema[name]) for name, column in columns.items() if name in schema})
+
+
+def _as(column: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Return a column of the log as the dataset has it; instants are logged as RFC 3339."""
+    if isinstance(dtype, pl.Datetime) and column.dtype == pl.String:
+        return column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False).cast(dtype)
+    return column.cast(dtype, strict=False)
+
+
+def _cause(bench: Workbench) -> int | None:
+    """Return the event with which the present run began."""
+    run = current_run()
+    if run is None:
+        return None
+    with bench.ledger.read() as world:
+        return world.runs.get(run).event
+
+
+def _alarm(bench: Workbench) -> str | None:
+    """Return the id of the first prediction in the window where the alarm began that started this run, if one did."""
+    cause = _cause(bench)
+    if cause is None:
+        return None
+    with bench.ledger.read() as world:
+        alarms = [e for e in world.journal.chain(cause) if e.action in ("drifting", "decayed")]
+    return str(alarms[0].detail["from"]) if alarms and "from" in alarms[0].detail else None
 
 
 def _champion(bench: Workbench, model: str) -> tuple[dict[str, Any], Any, Rows]:
@@ -146,31 +219,8 @@ def _champion(bench: Workbench, model: str) -> tuple[dict[str, Any], Any, Rows]:
     return {"dataset": data.name, "label_time": dataset.label_time, "metric": declared.metric}, champion, rows
 
 
-def _register(
-    bench: Workbench, model: str, champion: Any, fitted: Any, learnt: Rows, unseen: Rows, spec: Mapping[str, Any]
-) -> str:
-    metric_name = spec["metric"] or champion.metadata.get("metric")
-    evaluation = judge(fitted, unseen, metric_name=metric_name)
-    loaded = bundle.load(bench.blobs, champion.digest)
-    compared = compare_with(loaded, fitted, unseen, [evaluation.metric])
-    version = register(
-        bench.ledger,
-        bench.blobs,
-        model,
-        fitted,
-        actor=bench.actor,
-        example=learnt.X.head(EXAMPLE_ROWS),
-        evaluation=evaluation,
-        windows=windows_of(fitted, unseen, evaluation.metric),
-        comparison={"champion": champion.ref.short, "metrics": compared},
-        trained_on=learnt.origin,
-        run=current_run(),
-    )
-    return str(version.ref)
-
-
-def _rest(rows: Rows) -> tuple[str, tuple[str, ...], str | None]:
-    return rows.target, rows.inputs, rows.event_time
+def _roles(rows: Rows) -> dict[str, Any]:
+    return {"target": rows.target, "event_time": rows.event_time, "inputs": rows.inputs}
 
 
 def _bench() -> Workbench:
@@ -180,19 +230,16 @@ def _bench() -> Workbench:
     return found
 
 
-def _load(function: str, project: Path) -> Any:
-    """Return the function that `module:name` or `file.py:name` names."""
-    where, _, name = function.partition(":")
+def code_of(function: str, project: str) -> str:
+    """Return the digest of the file that `file.py:name` or `module:name` stands in."""
+    where = function.partition(":")[0]
     if where.endswith(".py"):
-        path = project / where
-        found = importlib.util.spec_from_file_location(f"flyball_project_{path.stem}", path)
-        if found is None or found.loader is None or not path.exists():
-            raise InvalidInput(f"there is no file {path} to take the fit function from")
-        module = importlib.util.module_from_spec(found)
-        sys.modules[found.name] = module
-        found.loader.exec_module(module)
+        path = Path(project) / where
     else:
-        module = importlib.import_module(where)
-    if not hasattr(module, name):
-        raise InvalidInput(f"{where} has no function {name!r}")
-    return getattr(module, name)
+        found = importlib.util.find_spec(where)
+        if found is None or found.origin is None:
+            raise InvalidInput(f"there is no module {where} to take the fit function from")
+        path = Path(found.origin)
+    if not path.exists():
+        raise InvalidInput(f"there is no file {path} to take the fit function from")
+    return digest_of(path.read_bytes())

@@ -40,13 +40,13 @@ MISSING = "–"
 # a state nobody has classified must never look healthy.
 _WORDS = {
     "ok": """healthy, ready, succeeded, finished, passed, fresh, serving, active, promoted, resolved, approved, better,
-        ok, steady, available, cached, settled, published""",
+        ok, steady, available, cached, settled, published, watching, alive, champion, not worse""",
     "busy": """running, started, starting, progressing, rolling out, training, materialising, canary, checking,
-        evaluating, retraining, deploying""",
+        evaluating, retraining, deploying, challenger""",
     "warn": """waiting, queued, pending, blocked, approval needed, degraded, drifting, stale, held, holding, late,
-        quarantined, no evidence, retrying, warning""",
+        quarantined, no evidence, retrying, warning, exceeded, split""",
     "bad": """failed, unhealthy, firing, decayed, rolled back, breached, error, refused, worse, corrupt, unavailable,
-        missing, rejected, dead""",
+        missing, rejected, dead, lost""",
     "off": "stopped, paused, cancelled, canceled, archived, skipped, silenced, retired, deleted, disabled, expired",
 }
 STATE_TONES = {tone: tuple(word.strip() for word in words.split(",")) for tone, words in _WORDS.items()}
@@ -59,9 +59,13 @@ _PAGES = {
     "feature-view": "/features",
     "feature": "/features",
     "pipeline": "/pipelines",
+    "trigger": "/pipelines/triggers",
     "model": "/models",
     "deployment": "/deployments",
     "monitor": "/monitors",
+    "alert": "/monitors/alerts",
+    "event": "/journal",
+    "prediction": "/predictions",
     "user": "/settings/people",
 }
 
@@ -194,6 +198,10 @@ def ref_url(reference: Ref | str) -> str:
     ('/models/late/2', '/runs/41f3a2b1', '/lineage/policy/production')
     """
     named = as_ref(reference)
+    if named.kind == "quarantine":  # batches that were kept aside stand beside the dataset's good versions
+        return "/data/quarantine/" + quote(str(named).partition("/")[2], safe="@")
+    if named.kind == "controller":
+        return "/journal?actor=" + quote(str(named), safe="")
     if named.kind not in _PAGES:
         return "/lineage/" + quote(str(named), safe="/@")
     version = "" if named.version is None else f"/{quote(named.version)}"

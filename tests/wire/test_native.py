@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -142,7 +141,7 @@ def test_versions_carry_their_aliases_and_lineage_is_a_graph(api: httpx2.Client,
 def test_events_and_causes_are_told_in_sentences(api: httpx2.Client) -> None:
     page = api.get("/api/events", params={"ref": "model/late", "limit": 1}).json()
     assert page["items"][0]["sentence"].startswith("model/late was declared by ")
-    found = api.get("/api/why/dataset/flights").json()
+    found = api.get("/api/why/dataset/flights@2").json()
     assert found["story"][0].startswith("flights@2 was published with 1 rows by ")
     assert [e["ref"] for e in found["items"]] == ["dataset/flights@2"]
 

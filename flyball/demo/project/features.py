@@ -30,19 +30,18 @@ def previous_leg(flown: pl.LazyFrame) -> pl.LazyFrame:
 
 @fb.feature_view(entity="origin", event_time="dep_ts")
 def departures(flown: pl.LazyFrame) -> pl.LazyFrame:
-    """How many flights left the airport within the last hour, every ten minutes."""
-    count = pl.len().cast(pl.Float64)
-    return windowed(flown, by="origin", time="dep_ts", every="10m", period="1h", departures_1h=count)
+    """How many flights left the airport within the last hour, and how late, in minutes and on the mean, those of the
+    last day were; every ten minutes.
 
-
-@fb.feature_view(entity="origin", event_time="dep_ts")
-def delays(flown: pl.LazyFrame) -> pl.LazyFrame:
-    """How late, in minutes and on the mean, flights left the airport within the last day, every ten minutes.
-
-    Not within the last hour: that mean tells the model the hour of the day, and hides when the hour itself goes wrong.
+    Not how late those of the last hour were: that tells the model the hour of the day, and hides when the hour itself
+    goes wrong.
     """
-    late = pl.col("dep_delay").cast(pl.Float64).mean()
-    return windowed(flown, by="origin", time="dep_ts", every="10m", period="1d", delay_24h=late)
+    number, delay = pl.len().cast(pl.Float64), pl.col("dep_delay").cast(pl.Float64).mean()
+    hour = windowed(flown, by="origin", time="dep_ts", every="10m", period="1h", departures_1h=number)
+    day = windowed(flown, by="origin", time="dep_ts", every="10m", period="1d", delay_24h=delay)
+    # Where the hour holds nothing any more it has a last row, of 0, that holds on.
+    both = day.join(hour, on=["origin", "dep_ts"], how="left").sort("dep_ts", "origin")
+    return both.with_columns(pl.col("departures_1h").forward_fill().over("origin"))
 
 
-VIEWS = (weather_then, previous_leg, departures, delays)
+VIEWS = (weather_then, previous_leg, departures)

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
 from flyball.wire.native.values import encode
 
 __all__ = ["BODY_BYTES", "Guard"]
@@ -37,8 +39,8 @@ _HEADERS = {
 }
 
 
-class _TooLarge(Exception):
-    """The body went over the limit while it was read."""
+class _TooLarge(HTTPException):
+    """The body went over the limit while it was read; the framework lets its own exceptions through as they are."""
 
 
 class Guard:
@@ -68,7 +70,7 @@ class Guard:
             message = await receive()
             length += len(message.get("body", b""))
             if length > self._body_bytes:
-                raise _TooLarge
+                raise _TooLarge(413, self._too_large())
             return message
 
         guarded = _with_headers(send)
