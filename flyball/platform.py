@@ -503,7 +503,7 @@ class Platform:
             DeploymentController(serving, TrafficEvidence(self.traffic, serving / "status.json")),
             MonitorController(self.traffic, self.datasets, self.monitor_results),
             PipelineController(self.home, worker_command),
-            TriggerController(),
+            TriggerController(self.traffic),
         ]
 
     def loop(self) -> Loop:

@@ -36,3 +36,10 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     heavy = {"polars", "numpy", "sqlalchemy", "alembic", "fastapi", "pydantic", "yaml", "rich", "sklearn"}
     assert not heavy & set(json.loads(done.stdout))
+
+
+def test_no_room_of_the_same_name_hides_a_function() -> None:
+    code = "import types; import flyball.api, flyball as fb; "
+    code += "print([n for n in fb.__all__ if isinstance(getattr(fb, n), types.ModuleType)])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -65,6 +65,7 @@ def _before_all(
     home: Home = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
+    context.obj = home
     if home is not None:
         os.environ["FLYBALL_HOME"] = str(home.absolute())  # what every command, and what it starts, falls back on
     if version:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from flyball.cli.app import Home, WrongUse, app
+from flyball.cli.app import Home, app
 
 _Column = str | None
 
 
 @app.command()
 def demo(
+    context: typer.Context,
     no_fault: Annotated[bool, typer.Option("--no-fault", help="The same without a fault: nothing may alarm.")] = False,
     seasons: Annotated[bool, typer.Option("--seasons", help="Train on three months, go on through the year.")] = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help="Your own table: CSV, Parquet.")] = None,
@@ -26,24 +27,8 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Run the whole loop on real flights, or on your own table. Leaves a project for `flyball up`."""
-    if data is None and (target or time or label_time or entity):
-        raise WrongUse("--target, --time, --label-time and --entity speak of your own table; give it with --data FILE")
-    if data is not None and target is None:
-        raise WrongUse("--data needs --target COL, the column to predict")
-    if seasons and (no_fault or data is not None):
-        raise WrongUse("--seasons is a demo of its own; leave out --no-fault and --data")
     from flyball.demo.main import DemoOptions, run_demo
 
-    options = DemoOptions(
-        home=home,
-        no_fault=no_fault,
-        seasons=seasons,
-        data=data,
-        target=target,
-        time=time,
-        label_time=label_time,
-        entity=entity,
-        as_json=json,
-        seed=seed,
-    )
+    chosen = home or context.find_root().obj
+    options = DemoOptions(no_fault, seasons, data, target, time, label_time, entity, chosen, json, seed)
     raise typer.Exit(run_demo(options))

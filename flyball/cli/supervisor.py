@@ -66,15 +66,19 @@ def control_plane(home: Path) -> ControlPlane | None:
         found = ControlPlane(**json.loads((home / "control.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return found if is_alive(found.pid) and _runs(found.pid, "flyball") else None
+    arguments = _arguments(found.pid)
+    is_ours = arguments is None or any("flyball" in argument for argument in arguments)
+    return found if is_alive(found.pid) and is_ours else None
 
 
 def live_data_plane(home: Path) -> LivePlane | None:
     """Return the data plane that serves a home and answers, None when there is none."""
     found = _told(home)
-    if found is None or not is_alive(found.pid) or not _runs(found.pid, "flyball.wire.oip", str(home)):
+    if found is None or not is_alive(found.pid):
         return None
-    return found if _answers(found.address) else None
+    arguments = _arguments(found.pid)
+    is_ours = arguments is None or {"flyball.wire.oip", str(home)} <= set(arguments)
+    return found if is_ours and _answers(found.address) else None
 
 
 def post(url: str, document: Any, timeout_s: float = 60.0) -> Any:
@@ -182,6 +186,7 @@ class DataPlane:
         self.begin_stop()
         if self._watcher is not None:
             self._watcher.join(1.0)
+            self.begin_stop()  # it may have started another at that very moment
         pid = self.pid
         if pid is not None and not _wait(lambda: not self._is_alive(), wait_s):
             log.warning("the data plane %d did not end in %.0f s; it is killed", pid, wait_s)
@@ -260,13 +265,12 @@ def _opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _runs(pid: int, *words: str) -> bool:
-    """Whether a process is what its id once meant; where the system does not tell, it is taken to be."""
+def _arguments(pid: int) -> list[str] | None:
+    """Return a process's command line, to see that its id still means what it meant; None where that is not told."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return True
-    return all(word in line for word in words)
+        return None
 
 
 def _end(pid: int, wait_s: float) -> None:

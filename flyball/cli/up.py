@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     from flyball.cli.supervisor import DataPlane
     from flyball.platform import Platform
 
-_STOP_S = 8.0  # for the data plane to finish what it answers; the loop's share is taken from it
+log = logging.getLogger("flyball.up")
+
+_STOP_S = 9.0  # from the signal to the end of all; what the pages and the loop leave of it is the data plane's
 _DRAIN_S = 2  # for pages and API calls in work
+_LOOP_S = 1.0  # for each thread of the loop to finish the call it is in; what it did not finish is done anew
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Of pages and API; 0 picks a free one.")]
 ServePort = Annotated[
@@ -59,7 +63,7 @@ def up(home: Home = None, port: Port = DEFAULT_PORT, serve_port: ServePort = Non
         try:
             _serve(path, host, listener, plane, ending)
         finally:
-            plane.stop(_STOP_S)
+            plane.stop(max(1.0, ending.left_s()))
             (path / "control.json").unlink(missing_ok=True)
 
 
@@ -68,6 +72,7 @@ class _Ending:
 
     def __init__(self) -> None:
         self.is_set = threading.Event()
+        self._begun = float("inf")
         self.error: FlyballError | None = None
         self._close: Any = None
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,9 +81,14 @@ class _Ending:
     def end(self, error: FlyballError | None = None) -> None:
         """Begin to end."""
         self.error = self.error or error
+        self._begun = min(self._begun, time.monotonic())
         self.is_set.set()
         if self._close is not None:
             self._close()
+
+    def left_s(self) -> float:
+        """Return the seconds left until all should have ended."""
+        return _STOP_S - max(0.0, time.monotonic() - self._begun)
 
     def closes(self, close: Any) -> None:
         """Say what to call when the end comes; called at once when it has come already."""
@@ -129,7 +139,7 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
                 ) from error
         ending.is_set.set()
         plane.begin_stop()
-        loop.stop(wait_s=_DRAIN_S)
+        loop.stop(_LOOP_S)
     finally:
         platform.close()
     if ending.error is not None:
@@ -144,6 +154,8 @@ def _server(platform: Platform, loop: Any, host: str, listener: socket.socket) -
 
     from flyball.wire.native.app import make_app
 
+    if not _is_loopback(listener):
+        log.warning("whoever reaches %s may do everything here: there is no login", _shown(listener))
     web = make_app(platform, loop=loop, hosts=_hosts(host, listener), takes_addresses=not _is_loopback(listener))
     if importlib.util.find_spec("flyball.web.pages") is not None:
         from flyball.web.pages import mount

@@ -266,8 +266,20 @@ def _no_longer(event: Event, _world: Transaction) -> str:
 def _queued(event: Event, world: Transaction) -> str:
     run = _run(ref(event.ref).name, world)
     trigger = run.tags.get("trigger") if run is not None else None
-    by = f"trigger/{trigger}" if trigger else _who(event)
+    by = f"trigger/{trigger}{_which_start(event, trigger, world)}" if trigger else _who(event)
     return f"{_short_ref(event.ref)}{_of(event)} was started by {by}"
+
+
+def _which_start(event: Event, trigger: str, world: Transaction) -> str:
+    """Return which start of its budget a trigger's run was: ` (1st of 3 a day)`."""
+    run = ref(event.ref).name
+    starts = world.journal.find(ref=f"trigger/{trigger}", action="triggered", limit=100)
+    detail = next((e.detail for e in starts if e.detail.get("run") == run), {})
+    if "number" not in detail:
+        return ""
+    number = int(detail["number"])
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f" ({number}{ending} of {detail.get('budget')})"
 
 
 def _started(event: Event, world: Transaction) -> str:
@@ -292,6 +304,11 @@ def _triggered(event: Event, _world: Transaction) -> str:
     detail = event.detail
     run = f" run {str(detail['run']).removeprefix('run/')[:8]}" if detail.get("run") else " a run"
     return f"{event.ref} started{run}{_because(detail)}"
+
+
+def _ran(event: Event, _world: Transaction) -> str:
+    run = str(event.detail.get("run", "")).removeprefix("run/")[:8]
+    return f"{event.ref} ran: run {run} {event.detail.get('status')}"
 
 
 def _plainly(event: Event, _world: Transaction) -> str:
@@ -358,6 +375,7 @@ _TELLERS: Mapping[str, _Teller] = {
     "promoted": _promoted,
     "published": _published,
     "queued": _queued,
+    "ran": _ran,
     "refused": _refused,
     "resolved": _resolved,
     "rolled back": _rolled_back,

@@ -31,7 +31,7 @@ def reason_of(resource: Resource) -> str | None:
     status = resource.status
     conditions: Mapping[str, Any] = status.get("conditions", {})
     summaries = [str(c.get("summary", name)) for name, c in conditions.items() if isinstance(c, Mapping)]
-    return status.get("error") or status.get("blocked") or ("; ".join(summaries) or None)
+    return status.get("error") or status.get("blocked") or status.get("waiting") or "; ".join(summaries) or None
 
 
 _ALARMS = frozenset({"decayed", "drifting", "firing", "rolling out"})
@@ -53,4 +53,6 @@ def _of_kind(kind: str, status: Mapping[str, Any]) -> str:
         if not decided:
             return "declared"
         return "refused" if decided[max(decided, key=int)].get("outcome") == "refused" else "passed"
-    return "ready" if kind == "trigger" and status else "declared"
+    if kind == "trigger" and status:
+        return "waiting" if status.get("waiting") else "ready"
+    return "declared"

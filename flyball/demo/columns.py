@@ -19,9 +19,7 @@ _BINS = 64
 _SUSPICIOUS = {"binary": 0.99, "multiclass": 0.99, "regression": 0.97}
 
 
-def inputs_of(
-    frame: pl.DataFrame, target: str, taken: Sequence[str]
-) -> tuple[pl.DataFrame, list[str], list[str]]:
+def inputs_of(frame: pl.DataFrame, target: str, taken: Sequence[str]) -> tuple[pl.DataFrame, list[str], list[str]]:
     """Return the frame with its inputs in types that a model takes, their names, and a sentence on each left out."""
     inputs, notes = [], []
     for name in (c for c in frame.columns if c not in taken):
@@ -57,7 +55,9 @@ def tells_the_target(frame: pl.DataFrame, target: str, task: str, inputs: Sequen
             score = float(chosen.compute(truth, answers)) if np.unique(truth).size > 1 else 0.0
             score = max(score, 1 - score) if task == "binary" else score
         if score >= _SUSPICIOUS[task]:
-            found.append(f"warning: {name} alone predicts {target} nearly perfectly ({score:.3f}); is it known in time?")
+            found.append(
+                f"warning: {name} alone predicts {target} nearly perfectly ({score:.3f}); is it known in time?"
+            )
     return found
 
 
@@ -118,7 +118,7 @@ def _codes(column: pl.Series) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.asarray(np.searchsorted(edges, np.nan_to_num(values, nan=edges[0] - 1)), dtype=np.int64)
 
 
-def _means(codes: np.ndarray, y: np.ndarray, half: int) -> np.ndarray:  # type: ignore[type-arg]
+def _means(codes: np.ndarray, y: np.ndarray, half: int) -> np.ndarray:
     size = int(codes.max()) + 1
     counts = np.bincount(codes[:half], minlength=size)
     sums = np.bincount(codes[:half], weights=y[:half], minlength=size)
@@ -126,7 +126,7 @@ def _means(codes: np.ndarray, y: np.ndarray, half: int) -> np.ndarray:  # type: 
     return np.asarray(means[codes[half:]])
 
 
-def _right_by_majority(codes: np.ndarray, y: np.ndarray, half: int) -> float:  # type: ignore[type-arg]
+def _right_by_majority(codes: np.ndarray, y: np.ndarray, half: int) -> float:
     seen = pl.DataFrame({"code": codes[:half], "y": y[:half]}).group_by("code").agg(pl.col("y").mode().min())
     after = pl.DataFrame({"code": codes[half:], "truth": y[half:]}).join(seen, on="code", how="left")
-    return float((after["y"] == after["truth"]).fill_null(False).mean() or 0.0)
+    return float((after["y"] == after["truth"]).fill_null(False).sum()) / max(after.height, 1)

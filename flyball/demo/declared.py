@@ -34,18 +34,9 @@ def _documents(job: Job, contract: str) -> list[Document]:
         ("dataset", source, dict(table.spec)) for source, table in job.sources.items()
     ]
     for view in job.views:
-        found.append(
-            (
-                "feature-view",
-                view.name,
-                {
-                    "description": (view.__doc__ or "").strip(),
-                    "dataset": view.source,
-                    "function": f"features.py:{view.name}",
-                    "definition": view.spec().to_dict(),
-                },
-            )
-        )
+        description = " ".join((view.__doc__ or "").split())
+        spec = {"description": description, "dataset": view.source, "function": f"features.py:{view.name}"}
+        found += [("feature-view", view.name, {**spec, "definition": view.spec().to_dict()})]
     found += [
         ("dataset", job.dataset, {**job.spec, "contract": contract, "on_failure": "split"}),
         (

@@ -11,12 +11,16 @@ __all__ = ["Fault"]
 
 @dataclass(frozen=True)
 class Fault:
-    """From request `since` on, `column` holds `values` (one a request of the whole stream) in place of the truth."""
+    """From request `since` on, `column` holds `values` (one a request of the whole stream) in place of what is true.
+
+    `is_in_inputs` is False for a fault that leaves the inputs looking as ever, so that only the quality can show it.
+    """
 
     column: str
     values: Sequence[Any]
     since: int
     sentence: str
+    is_in_inputs: bool = True
 
     def applied(self, number: int, record: dict[str, Any]) -> dict[str, Any]:
         """Return what request `number` asks with the fault in it."""

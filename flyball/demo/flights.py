@@ -149,9 +149,13 @@ def pushes_by_tick(
             .unique(["tick", *view.entity], keep="last", maintain_order=True)
         )
         records = newest.drop("tick").to_dicts()
-        for tick, start, count in newest.group_by("tick", maintain_order=True).len().with_columns(
-            start=pl.col("len").cum_sum() - pl.col("len")
-        ).select("tick", "start", "len").iter_rows():
+        for tick, start, count in (
+            newest.group_by("tick", maintain_order=True)
+            .len()
+            .with_columns(start=pl.col("len").cum_sum() - pl.col("len"))
+            .select("tick", "start", "len")
+            .iter_rows()
+        ):
             pushes[tick].append((spec, records[start : start + count]))
     return [tuple(rows) for rows in pushes]
 

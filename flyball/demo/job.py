@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from flyball.features.lookup import ViewSpec
     from flyball.features.views import FeatureView
 
-__all__ = ["Job", "Sizes", "SourceTable", "Stream", "Tick"]
+__all__ = ["Job", "Misuse", "Sizes", "SourceTable", "Stream", "Tick"]
 
 Record = dict[str, Any]
+
+
+class Misuse(InvalidInput):
+    """Options that do not go together, or that name what is not there: exit code 2."""
 
 
 @dataclass(frozen=True)

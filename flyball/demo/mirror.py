@@ -1,7 +1,8 @@
 """The fault of a table: one number is mirrored inside its own range, which no contract of ranges can see.
 
-Of the inputs that the monitor will see mirrored, the one is taken that hurts the model most. Both are found on the
-rows to learn from alone; where none does both, nothing is broken and the demo says why.
+Of the inputs that the drift monitor will see mirrored, the one is taken that hurts the model most; where there is
+none, the one that hurts so much that the quality of labelled answers shows it. Both are found on the rows to learn from
+alone; where no input does either, nothing is broken and the demo says why.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = ["choose_mirror"]
 
 _CLEARLY = 1.15  # times its threshold, in every window of the mirrored rows
 _LEAST_DROP = {"auc": 0.02, "accuracy": 0.02, "r2": 0.05}
+_FELT = 5  # times the least drop, for a fault that only the truth can tell
 _FALSE_ALARMS = 0.01
 
 
@@ -40,32 +42,37 @@ def choose_mirror(
 ) -> tuple[Fault | None, str]:
     """Return the fault and a sentence on the choice; None where no input would be seen and hurt."""
     numbers = [name for name in inputs if learnt[name].dtype.is_numeric()]
-    seen = _seen(learnt, numbers, time, sizes) if numbers else {}
-    if not seen:
-        return None, "no fault: no number, mirrored inside its range, would be told from healthy windows by the monitor"
-    drops = _drops(learnt, test, target, inputs, list(seen), time, metric)
-    worst = max(drops, key=lambda name: drops[name])
-    if drops[worst] < _LEAST_DROP[metric]:
+    if not numbers:
+        return None, "no fault: there is no number among the inputs to be mirrored"
+    ratios = _ratios(learnt, numbers, time, sizes)
+    drops = _drops(learnt, test, target, inputs, numbers, time, metric)
+    seen = [name for name in numbers if ratios[name] >= _CLEARLY and drops[name] >= _LEAST_DROP[metric]]
+    felt = [name for name in numbers if drops[name] >= _FELT * _LEAST_DROP[metric]]
+    if not seen and not felt:
+        worst = max(numbers, key=lambda name: drops[name])
         return None, (
-            f"no fault: of what the monitor would see mirrored, {worst} hurts most and takes only "
-            f"{drops[worst]:.3f} of {metric}"
+            "no fault: no number, mirrored inside its range, would both be told from healthy windows and hurt "
+            f"({worst} hurts most: {drops[worst]:.3f} of {metric})"
         )
-    low, high = _range(learnt[worst])
-    mirrored = (low + high - replayed[worst]).cast(replayed[worst].dtype).to_list()
-    since = sizes.fault_at
+    name = max(seen or felt, key=lambda name: drops[name])
+    low, high = _range(learnt[name])
+    values = (low + high - replayed[name]).cast(replayed[name].dtype).to_list()
     sentence = (
-        f"from request {since:,} on {worst} comes mirrored inside its own range, x → {low + high:g} − x; the contract "
-        "cannot see it"
+        f"from request {sizes.fault_at:,} on {name} comes mirrored inside its own range, x → {low + high:g} − x; the "
+        "contract cannot see it"
     )
-    chosen = (
-        f"fault: {worst} will be mirrored; on rows to learn from that takes {drops[worst]:.3f} of {metric}, and each of "
-        f"their windows then lies beyond the monitor's threshold ({seen[worst]:.1f} times it or more)"
+    notice = (
+        f"each of their windows then lies {ratios[name]:.1f} times the monitor's threshold away or more"
+        if seen
+        else "their windows look as healthy ones do, so only the truth, when it comes, can tell"
     )
-    return Fault(worst, mirrored, since, sentence), chosen
+    taken = f"that takes {drops[name]:.3f} of {metric}"
+    chosen = f"fault: {name} will be mirrored; on rows to learn from {taken}, and {notice}"
+    return Fault(name, values, sizes.fault_at, sentence, is_in_inputs=bool(seen)), chosen
 
 
-def _seen(learnt: pl.DataFrame, numbers: list[str], time: str | None, sizes: Sizes) -> dict[str, float]:
-    """Return by column the smallest statistic of mirrored windows in thresholds, of those clearly beyond."""
+def _ratios(learnt: pl.DataFrame, numbers: list[str], time: str | None, sizes: Sizes) -> dict[str, float]:
+    """Return by column the smallest statistic of mirrored windows, in thresholds."""
     reference = make_reference(
         learnt.select(numbers),
         numbers,
@@ -85,11 +92,17 @@ def _seen(learnt: pl.DataFrame, numbers: list[str], time: str | None, sizes: Siz
         for name in numbers:
             limit = reference.calibration.limits[name].threshold
             least[name] = min(least[name], found.statistics[name] / max(limit, 1e-12))
-    return {name: ratio for name, ratio in least.items() if ratio >= _CLEARLY}
+    return least
 
 
 def _drops(
-    learnt: pl.DataFrame, test: pl.Expr, target: str, inputs: Sequence[str], names: list[str], time: str | None, metric: str
+    learnt: pl.DataFrame,
+    test: pl.Expr,
+    target: str,
+    inputs: Sequence[str],
+    names: list[str],
+    time: str | None,
+    metric: str,
 ) -> dict[str, float]:
     """Return by column how much of the metric mirroring it takes from a model that learnt the rows unbroken."""
     from flyball.demo.project.pipelines import fit

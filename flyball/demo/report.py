@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from flyball.stats.metrics import metric
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Printer", "Quality", "lineage_of", "quality_of", "summary"]
+__all__ = ["Printer", "Quality", "lineage_of", "quality_of", "relative", "summary"]
 
 Interval = list[float]
 
@@ -55,9 +57,9 @@ class Printer:
         style = colour.get(name, "cyan")
         self._console.print(f"[dim]{self.seconds:5.1f} s[/]  [{style}]{name:<11}[/] {escape(text)}")
 
-    def lines(self, text: str) -> None:
-        """Print a block of text as it is."""
-        print(text, flush=True)
+    def block(self, title: str, text: str) -> None:
+        """Print a block of text as it is, under its title."""
+        print(f"\n{title}\n{text}" if title else f"\n{text}", flush=True)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ def quality_of(platform: Platform, job: Job, state: Replayed, old: str, new: str
         truth = after["label"].cast(pl.Float64).to_numpy()
         score = _answers_again(platform, job, old, after)
         again = _as_list(job.metric, truth, score)
-        verdict = compare(metric(job.metric), truth, answers_of(metric(job.metric), after), score).verdict
+        answers = answers_of(metric(job.metric), after)
+        assert answers is not None
+        verdict = compare(metric(job.metric), truth, answers, score).verdict
     counts = {name: part.height for name, part in parts.items()}
     return Quality(job.metric, found["before"], found["during"], found["after"], again, counts, verdict)
 
@@ -137,7 +141,8 @@ def lineage_of(platform: Platform, job: Job, version: str) -> str:
     if rows.is_empty():
         return f"no labelled answer of {version} is known"
     row = rows.tail(1).to_dicts()[0]
-    parts = {p: {k.removeprefix(p): v for k, v in row.items() if k.startswith(p)} for p in ("input.", "feature.", "output.")}
+    kinds = ("input.", "feature.", "output.")
+    parts = {kind: {k.removeprefix(kind): v for k, v in row.items() if k.startswith(kind)} for kind in kinds}
     lines = [
         f"prediction {row['id']} of deployment/{job.name}, revision {row['revision']}, {row['variant']}",
         f"├─ asked       {_shown(parts['input.'])}",
@@ -156,8 +161,19 @@ def lineage_of(platform: Platform, job: Job, version: str) -> str:
     return "\n".join(lines)
 
 
+def relative(path: Path) -> str:
+    """Return a path as one would type it here."""
+    found = os.path.relpath(path)
+    return str(path) if found.startswith("..") else found
+
+
 def _tree(
-    platform: Platform, node: str, role: str, sources: Mapping[str, Sequence[tuple[str, str]]], indent: str, seen: set[str]
+    platform: Platform,
+    node: str,
+    role: str,
+    sources: Mapping[str, Sequence[tuple[str, str]]],
+    indent: str,
+    seen: set[str],
 ) -> list[str]:
     told = f"{indent}{_described(platform, node)}" + (f"  ({role})" if role else "")
     if node in seen:
@@ -180,7 +196,8 @@ def _described(platform: Platform, node: str) -> str:
         version = platform.version(node)
         facts = [f"{version.metadata['rows']:,} rows"] if "rows" in version.metadata else []
         facts += [str(version.metadata["note"])] if version.metadata.get("note") else []
-        return f"{node} sha256 {version.digest.removeprefix('sha256:')[:12]}" + (f": {'; '.join(facts)}" if facts else "")
+        digest = version.digest.removeprefix("sha256:")[:12]
+        return f"{node} sha256 {digest}" + (f": {'; '.join(facts)}" if facts else "")
     return node
 
 

@@ -17,8 +17,7 @@ import yaml
 from flyball.data.inference import infer_contract
 from flyball.data.sources import open_source
 from flyball.demo.columns import inputs_of, tells_the_target
-from flyball.demo.job import Job, Sizes, Stream, Tick
-from flyball.demo.main import Misuse
+from flyball.demo.job import Job, Misuse, Sizes, Stream, Tick
 from flyball.demo.mirror import choose_mirror
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.evaluation.evaluate import task_of
@@ -126,7 +125,8 @@ def _instants(path: Path, column: pl.Series) -> pl.Series:
     else:
         raise InvalidInput(f'"{column.name}" of {path} is {column.dtype}; expected dates or times')
     if found.null_count():
-        raise InvalidInput(f'"{column.name}" of {path} is missing in {found.null_count():,} rows; expected a time in each')
+        missing = found.null_count()
+        raise InvalidInput(f'"{column.name}" of {path} is missing in {missing:,} rows; expected a time in each')
     return found
 
 
@@ -139,7 +139,8 @@ def _with_target(path: Path, frame: pl.DataFrame, target: str) -> tuple[pl.DataF
         column = column.cast(pl.Int64)
     task = task_of(column.to_numpy())
     notes = []
-    if task != "regression" and (not column.dtype.is_integer() or (task == "binary" and set(column.unique()) != {0, 1})):
+    is_named = not column.dtype.is_integer() or (task == "binary" and set(column.unique()) != {0, 1})
+    if task != "regression" and is_named:
         classes = sorted(column.unique().to_list())
         column = column.replace_strict(classes, list(range(len(classes))), return_dtype=pl.Int64)
         said = ", ".join(f"{number} for {value}" for number, value in enumerate(classes[:6]))

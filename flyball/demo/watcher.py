@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from flyball.demo.job import Job
 from flyball.demo.replay import Replayed
@@ -31,7 +30,8 @@ _RETRAIN_SHARE = 0.1  # of the stream that may pass while a model is retrained
 _RETRAIN_PATIENCE_S = 120.0
 _RETRAIN_S = 10.0  # time in which that share passes
 _LAST_LOOKS_S = 6.0  # for a rollout that was near its end when the stream ended
-_ROLLOUT_RATE = 1200.0  # requests a second: a rollout looks twice a second
+_SHORTEST_S = 12.0  # in which the whole stream may pass
+_ATTENTIVE_S = 30.0  # the same, while something is noticed or let in: the platform looks twice a second
 
 _STAGES = {
     "drifting": "drift",
@@ -91,6 +91,7 @@ class Watcher(threading.Thread):
         self._evaluated = 0  # requests that the monitor has looked at
         self._is_retraining = False
         self._is_rolling_out = False
+        self._conditions: set[str] = set()  # that stand
         self._began_retraining: int | None = None
         self._next = 0.0
         self._ended: float | None = None
@@ -105,10 +106,10 @@ class Watcher(threading.Thread):
             await self._wait(lambda: request < self._evaluated + (_AHEAD_WINDOWS + 1) * self._job.sizes.window)
         if self._is_retraining:
             await self._slowly(request, count)
-        elif self._is_rolling_out:
-            await self._no_faster_than(_ROLLOUT_RATE, count)
         else:
-            self._next = 0.0
+            is_watchful = self._is_rolling_out or self._conditions
+            within_s = _ATTENTIVE_S if is_watchful else _SHORTEST_S
+            await self._no_faster_than(len(self._job.stream) / within_s, count)
 
     async def _slowly(self, request: int, count: int) -> None:
         most = max(100.0, len(self._job.stream) * _RETRAIN_SHARE)
@@ -157,7 +158,9 @@ class Watcher(threading.Thread):
             self._ended = time.monotonic()
         is_evaluated = sent - self._evaluated < self._job.sizes.window
         is_stuck = self._is_rolling_out and time.monotonic() - self._ended > _LAST_LOOKS_S
-        return is_evaluated and not self._is_retraining and (is_stuck or not self._is_rolling_out and self._is_decided())
+        if not is_evaluated or self._is_retraining:
+            return False
+        return is_stuck or (not self._is_rolling_out and self._is_decided())
 
     def look(self) -> None:
         """Read what is new and tell it."""
@@ -193,6 +196,7 @@ class Watcher(threading.Thread):
             return
         self._say(stage, event)
         if event.action in ("drifting", "decayed") and about.kind == "monitor":
+            self._conditions.add(event.action)
             self.seen.conditions.append((event, sent))
         elif event.action == "fired":
             self.seen.alerts.append(event)
@@ -207,7 +211,10 @@ class Watcher(threading.Thread):
             self.seen.rollout.append(event)
             self.seen.ends.append((event, sent))
             self._is_rolling_out = False
+        elif event.action.startswith("no longer "):
+            self._conditions.discard(event.action.removeprefix("no longer "))
         elif event.action == "watches":
+            self._conditions.clear()
             self._evaluated = max(self._evaluated, sent)
 
     def _note_run(self, event: Event) -> None:

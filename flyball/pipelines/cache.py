@@ -32,10 +32,12 @@ __all__ = ["call_key", "code_key", "node_key"]
 
 _HAS_DOCSTRING = 0x4000000  # CO_HAS_DOCSTRING, Python 3.14 and later
 _UNTOLD = frozenset(  # of a class: what says where it stands, or is made from the rest
-    ("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__slots__", "__match_args__", "__signature__")
-    + ("__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "_abc_impl")
-    + ("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__")
-    + ("__static_attributes__", "__firstlineno__", "__parameters__", "__orig_bases__")
+    f"__{name}__"
+    for name in (
+        *("dict", "weakref", "doc", "module", "qualname", "slots", "match_args", "signature", "abstractmethods"),
+        *("dataclass_fields", "dataclass_params", "annotations", "annotate", "annotate_func", "annotations_cache"),
+        *("static_attributes", "firstlineno", "parameters", "orig_bases"),
+    )
 )
 
 
@@ -220,7 +222,7 @@ class _Digest:
             self.reference(base)
         self.tag(repr(vars(kind).get("__annotations__", {})))
         for name in sorted(vars(kind)):
-            if name in _UNTOLD or name.startswith("__pydantic_"):
+            if name in _UNTOLD or name.startswith(("__pydantic_", "_abc_")):
                 continue
             found = vars(kind)[name]
             if isinstance(found, types.MemberDescriptorType | types.GetSetDescriptorType):

@@ -197,12 +197,12 @@ class Dispatcher:
         if self._bell in ready:
             self._bell.recv(1 << 16)
         self._take_in()
-        for connection in ready:
-            if connection in self._jobs:
-                self._answered(self._jobs.pop(connection))
         for worker in [w for w in self._idle if w.connection in ready]:  # an idle worker says nothing: it has died
             self._idle.remove(worker)
             self._pool.discard(worker)
+        for connection in ready:
+            if connection in self._jobs:
+                self._answered(self._jobs.pop(connection))
         now = time.monotonic()
         for job in [j for j in self._jobs.values() if j.deadline is not None and j.deadline <= now]:
             self._too_late(job)
@@ -330,7 +330,7 @@ class Dispatcher:
         if not self._ready:
             return False
         node = self._ready[0]
-        return not node.key or self._gives_up or self._has_room_for(node)
+        return not node.key or (self._gives_up and not node.run) or self._has_room_for(node)
 
     def _advance(self, workers: list[Worker], world: Transaction) -> list[tuple[_Job, Task]]:
         tasks: list[tuple[_Job, Task]] = []

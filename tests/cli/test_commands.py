@@ -245,8 +245,8 @@ WRONG_USE = [
     (["predict", "late", "no-such-file"], "error: 'no-such-file' is neither JSON nor a file"),
     (["events", "--before", "x"], "error: --before is 'x'; expected the number of the last item"),
     (["get", "versions"], "error: versions of what?"),
-    (["demo", "--data", "x.csv"], "error: --data needs --target COL"),
-    (["demo", "--target", "y"], "error: --target, --time, --label-time and --entity speak of your own table"),
+    (["demo", "--data", "x.csv"], "error: --data x.csv needs --target COL"),
+    (["demo", "--target", "y"], "error: --target says what a column of your own table is"),
 ]
 
 FAILED = [

@@ -43,6 +43,8 @@ def retrained(platform: Platform) -> Event:
         run = world.runs.start(
             "pipeline", "late", of="pipeline/late", status="pending", tags={"trigger": "retrain-late"}
         )
+        detail = {"run": run.id, "number": 1, "budget": "3 a day"}
+        world.resources.set_status("trigger", "retrain-late", {"last_run": run.id}, action="triggered", detail=detail)
     with platform.ledger.write("user/worker") as world:
         facts = {"trained_on": "dataset/flights@1"}
         world.versions.publish("model", "late", "a" * 64, metadata={})
@@ -79,7 +81,7 @@ def test_a_promotion_is_told_back_to_its_first_cause_as_the_tour_shows_it(platfo
         "└─ late@2 was promoted by its canary: auc 0.712 [0.701, 0.723] against 0.655 [0.643, 0.667]",
         "   └─ late@2 passed 1 of 1 gates; no approval needed",
         "      └─ late@2 was trained by run 41f3 of pipeline/late on flights@1 (48,210 rows; 1,830 of them new)",
-        "         └─ run 41f3 of pipeline/late was started by trigger/retrain-late",
+        "         └─ run 41f3 of pipeline/late was started by trigger/retrain-late (1st of 3 a day)",
         "            └─ monitor/late: previous_delay drifted: W1 0.41 > 0.05 in a window of 1,800 requests, at 14:02",
     ]
 
@@ -147,6 +149,8 @@ def test_every_event_of_a_busy_home_is_a_sentence_even_when_its_subject_is_gone(
         ("approved", "model/late@2", "user/ann", {}, "ann agreed to late@2"),
         ("triggered", "trigger/t", "x/y", {"run": "run/0123456789", "reason": "monitor/late.drifting"},
          "trigger/t started run 01234567: monitor/late.drifting"),
+        ("ran", "pipeline/late", "x/y", {"run": "0123456789", "status": "failed"},
+         "pipeline/late ran: run 01234567 failed"),
         ("blocked", "model/late", "x/y", {"blocked": "a person must agree"}, "model/late waits: a person must agree"),
         ("failed", "monitor/late", "x/y", {"error": "no log"},
          "monitor/late could not be brought to what is wanted: no log"),
@@ -181,6 +185,8 @@ def test_the_chain_may_begin_with_any_event_or_run(platform: Platform) -> None:
     ("kind", "status", "state", "reason"),
     [
         ("deployment", {}, "declared", None),
+        ("trigger", {"handled": {}}, "ready", None),
+        ("trigger", {"waiting": "cools down"}, "waiting", "cools down"),
         ("deployment", {"serving": {}}, "serving", None),
         ("deployment", {"serving": {}, "rollout": {}}, "rolling out", None),
         ("deployment", {"blocked": "no champion"}, "blocked", "no champion"),

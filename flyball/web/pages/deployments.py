@@ -42,7 +42,7 @@ def mount(site: Site) -> None:
             rows.append(
                 {
                     "deployment": deployment,
-                    "split": _split(variants),
+                    "split": _split(variants, arms_of(platform, deployment)),
                     "requests": platform.traffic.count(deployment.name),
                     "monitor": monitor_of(deployment.name, monitors),
                     "reason": reason_of(deployment),
@@ -73,7 +73,9 @@ def mount(site: Site) -> None:
             "served": served,
             "range": given.get("range"),
             "ranges": RANGES,
-            "split": _split(deployment.status.get("serving", {}).get("variants", [])),
+            "split": _split(
+                deployment.status.get("serving", {}).get("variants", []), arms_of(platform, deployment)
+            ),
             "requests": platform.traffic.count(deployment.name),
             "latency": _latency(rows),
             "labelled": int(rows["label"].is_not_null().sum()) if not rows.is_empty() else 0,
@@ -147,11 +149,8 @@ def _rows(platform: Platform, name: str, span: str | None) -> pl.DataFrame:
     return rows.filter(pl.col("at") >= since)
 
 
-def _split(variants: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _split(variants: list[Mapping[str, Any]], colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return the traffic table as parts of a bar: one a variant, versions in their colours."""
-    if not variants:
-        return []
-    colours = arms([v["version"] for v in variants], variants[0]["version"])
     return [
         {
             "name": f"{v['version']} ({v['name']})",

@@ -122,7 +122,14 @@ def graph(found: Graph, states: Mapping[str, tuple[str, str]]) -> dict[str, Any]
         nodes.append(
             {"id": name, "label": ref_label(name), "kind": kind, "state": word, "tone": tone, "href": ref_url(name)}
         )
-    edges = [{"from": e.source, "to": e.target, "label": e.role} for e in found.edges]
+    pairs = {(e.source, e.target) for e in found.edges}
+    runs = {name for name in found.nodes if name.startswith("run/")}
+    # What a run used and made is also linked directly ("trained on"); drawn too, that edge would run behind the run.
+    edges = [
+        {"from": e.source, "to": e.target, "label": e.role}
+        for e in found.edges
+        if not any((e.source, run) in pairs and (run, e.target) in pairs for run in runs)
+    ]
     return {"focus": found.root, "nodes": nodes, "edges": edges}
 
 

@@ -41,7 +41,7 @@ def mount(site: Site) -> None:
                 {
                     "model": model,
                     "aliases": {a: Ref("model", model.name, str(n)) for a, n in aliases.items()},
-                    "decision": decided[newest]["outcome"] if newest else None,
+                    "decision": _outcome(decided[newest]) if newest else None,
                     "decided": Ref("model", model.name, newest) if newest else None,
                     "serves": [d for d, versions in serving.items() if any(v.name == model.name for v in versions)],
                     "quality": _deciding(platform, model.name, aliases.get("champion")),
@@ -65,7 +65,9 @@ def mount(site: Site) -> None:
             "model": model,
             "reason": reason_of(model),
             "waiting": _waiting(model, versions) if "waits for a person" in blocked else None,
-            "versions": [{"version": v, "decision": decided.get(str(v.number))} for v in shown],
+            "versions": [
+                {"version": v, "decision": (d := decided.get(str(v.number))), "state": _outcome(d)} for v in shown
+            ],
             "metrics": _metrics(shown),
             "more": len(versions) > page * SIZE,
             "page": page,
@@ -84,13 +86,16 @@ def mount(site: Site) -> None:
         metadata = found.metadata
         graph = platform.lineage(found.ref, depth=8, limit=120)
         blocked = str(model.status.get("blocked", ""))
+        aliases = platform.aliases("model", name)
+        decision = model.status.get("decided", {}).get(str(found.number))
         values = {
             "title": found.ref.short,
             "section": "models",
             "crumbs": [("Models", "/models"), (name, f"/models/{name}"), (f"version {found.number}", None)],
             "made": found,
-            "aliases": platform.aliases("model", name),
-            "decision": model.status.get("decided", {}).get(str(found.number)),
+            "aliases": aliases,
+            "decision": decision,
+            "state": next((a for a, n in aliases.items() if n == found.number), _outcome(decision)),
             "is_waiting": "waits for a person" in blocked and f"{found.ref.short} " in blocked,
             "metrics": metadata.get("evaluation", {}).get("metrics", {}),
             "evaluation": metadata.get("evaluation"),
@@ -121,6 +126,13 @@ def _serving(platform: Platform) -> dict[Ref, list[Ref]]:
         d.ref: list(dict.fromkeys(ref(v, "model") for v in serving_versions(d).values()))
         for d in platform.resources("deployment")
     }
+
+
+def _outcome(decision: Mapping[str, Any] | None) -> str:
+    """Return what was decided about a version in a word; which alias it got then is history."""
+    if decision is None:
+        return "not decided"
+    return "refused" if decision["outcome"] == "refused" else "passed"
 
 
 def _deciding(platform: Platform, name: str, champion: int | None) -> dict[str, Any] | None:

@@ -78,7 +78,7 @@ def mount(site: Site) -> None:
                 for n, c in monitor.status.get("conditions", {}).items()
             ],
             "blocked": monitor.status.get("blocked") or monitor.status.get("error"),
-            "version": version,
+            "watched": version,
             "versions": versions,
             "window": window,
             "window_at": instant(window["to_at"]) if window else None,

@@ -196,6 +196,7 @@ class Site:
             "crumbs": [],
             "user": self.platform.actor.removeprefix("user/"),
             "home": self.platform.home.name,
+            "home_path": str(self.platform.home),
             "version": __version__,
             "attention": {place: found for place, found in attention.items() if found[0]},
             "changes_url": CHANGES_URL,

@@ -89,7 +89,7 @@ def make_app(
     `app.state.changes.close()` ends the event streams; call it when the server is told to stop.
     """
     app = FastAPI(title="Flyball", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
-    app.state.changes = Changes(platform.last_event)
+    app.state.changes = Changes(platform.last_event, platform.events_since)
     app.add_middleware(Guard, hosts=list(hosts), takes_addresses=takes_addresses, body_bytes=body_bytes)
     answer_errors(app)
     _add_health(app, platform, loop)
