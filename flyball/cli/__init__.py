@@ -4,7 +4,7 @@
 command needs it, so that `flyball --help` answers at once.
 """
 
-from flyball.cli import demo, get, journal, project, run, serve, up
+from flyball.cli import demo, describe, get, journal, project, run, serve, up
 from flyball.cli.app import app, main
 
-__all__ = ["app", "demo", "get", "journal", "main", "project", "run", "serve", "up"]
+__all__ = ["app", "demo", "describe", "get", "journal", "main", "project", "run", "serve", "up"]

@@ -151,8 +151,8 @@ def replay_stream(platform: Platform, job: Job, planes: Planes, printer: Printer
     seen = watcher.seen
     printer.stage(
         "replay",
-        f"{state.answered:,} answered, {state.labelled:,} truths told and {state.pushed:,} feature values pushed, "
-        f"{state.answered / state.seconds:,.0f} requests a second over {state.seconds:.1f} s; {state.retries:,} asked again",
+        f"{state.answered:,} answered ({state.retries:,} asked again), {state.labelled:,} truths told, {state.pushed:,} "
+        f"feature values pushed in {state.seconds:.1f} s: {state.answered / state.seconds:,.0f} requests a second",
     )
     printer.stage(
         "replay",

@@ -77,7 +77,6 @@ def test_a_step_that_raises_is_one_sentence_and_exit_code_1(home: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     error = done.stderr.splitlines()[-1]
     assert error.startswith("error: run ")
-    assert "7" not in error.partition(" of ")[2].partition("is too much")[0]
     assert "is too much" in error
     assert "flyball logs run/" in error
 

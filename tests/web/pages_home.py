@@ -182,8 +182,13 @@ def _runs(home: Home, version: Version) -> None:
         fit = world.runs.start("step", "fit", parent=pipeline.id, params={"rows": "load()"})
         world.runs.finish(load.id, "succeeded")
         world.runs.log(fit.id, [MetricPoint("loss", 0.5, 0, at.clock.now())])
-        edges = [{"from": load.id, "to": fit.id}]
-        world.runs.update(pipeline.id, result={"graph": {"steps": [load.id, fit.id], "edges": edges}})
+        steps = [
+            {"number": 0, "name": "load", "run": load.id, "status": "succeeded", "cached": False, "seconds": 1.0},
+            {"number": 1, "name": "fit", "run": fit.id, "status": "running", "cached": False, "seconds": None},
+            {"number": 2, "name": HOSTILE, "run": None, "status": "pending", "cached": False, "seconds": None},
+        ]
+        graph = {"steps": steps, "edges": [[0, 1], [1, 2]]}
+        world.runs.update(pipeline.id, result={"graph": graph})
         world.lineage.link(version.ref, pipeline.ref, "compared with")
     (at.home / "logs").mkdir(exist_ok=True)
     (at.home / "logs" / f"run-{pipeline.id}.log").write_text(f"began\n{HOSTILE}\n")

@@ -73,9 +73,7 @@ def mount(site: Site) -> None:
             "served": served,
             "range": given.get("range"),
             "ranges": RANGES,
-            "split": _split(
-                deployment.status.get("serving", {}).get("variants", []), arms_of(platform, deployment)
-            ),
+            "split": _split(deployment.status.get("serving", {}).get("variants", []), arms_of(platform, deployment)),
             "requests": platform.traffic.count(deployment.name),
             "latency": _latency(rows),
             "labelled": int(rows["label"].is_not_null().sum()) if not rows.is_empty() else 0,
@@ -134,7 +132,9 @@ def _marks(site: Site, deployment: Resource, rows: pl.DataFrame) -> list[dict[st
     first, last = rows["at"].min(), rows["at"].max()
     slack = timedelta(seconds=1)
     events = [
-        e for e in rollout_events(site.platform, deployment.ref) if first - slack <= e.at <= last + slack  # type: ignore[operator]
+        e
+        for e in rollout_events(site.platform, deployment.ref)
+        if first - slack <= e.at <= last + slack  # type: ignore[operator]
     ]
     return figures.marks(events, site.platform.sentences(events))
 

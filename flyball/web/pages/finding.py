@@ -81,8 +81,19 @@ def _card(platform: Platform, target: Ref) -> dict[str, Any]:
     """Return what a card shows: a state and a few facts. Raises NotFound and InvalidInput as the platform does."""
     if target.kind == "run":
         run = platform.run(target.name)
-        facts: Mapping[str, Any] = {"kind": run.kind, "name": run.name, "of": run.of, **dict(list(run.metrics.items())[:3])}
-        return {"target": target, "state": run.status, "at": run.started_at, "facts": _few(facts), "sentence": run.error}
+        facts: Mapping[str, Any] = {
+            "kind": run.kind,
+            "name": run.name,
+            "of": run.of,
+            **dict(list(run.metrics.items())[:3]),
+        }
+        return {
+            "target": target,
+            "state": run.status,
+            "at": run.started_at,
+            "facts": _few(facts),
+            "sentence": run.error,
+        }
     if target.version is not None:
         version = platform.version(target)
         metadata = version.metadata

@@ -16,7 +16,18 @@ __all__ = ["mount"]
 
 SIZE = 60
 _EFFECTS_LOOKED_AT = 1000  # events after one among which its effects are sought
-_KINDS = ("alert", "dataset", "deployment", "feature-view", "model", "monitor", "pipeline", "quarantine", "run", "trigger")
+_KINDS = (
+    "alert",
+    "dataset",
+    "deployment",
+    "feature-view",
+    "model",
+    "monitor",
+    "pipeline",
+    "quarantine",
+    "run",
+    "trigger",
+)
 
 
 def mount(site: Site) -> None:

@@ -12,7 +12,9 @@ from flyball.delivery.states import reason_of
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
 from flyball.platform import Platform
+from flyball.web.pages.looking import instant
 from flyball.web.pages.site import Goto, Page, Site
+from flyball.web.pages.triggers import budget_of, used_of
 
 __all__ = ["mount"]
 
@@ -47,7 +49,7 @@ def mount(site: Site) -> None:
             "pipeline": pipeline,
             "reason": reason_of(pipeline),
             "runs": [{"run": r, "took": _took(platform, r)} for r in runs],
-            "triggers": [_due(t) for t in _starting(pipeline, platform.resources("trigger"))],
+            "triggers": [_due(platform, t) for t in _starting(pipeline, platform.resources("trigger"))],
             "params": {k: json.dumps(v) for k, v in dict(pipeline.spec.get("params", {})).items()},
             "events": site.told(platform.events(ref=str(pipeline.ref), limit=12)),
         }
@@ -69,15 +71,14 @@ def _starting(pipeline: Resource, triggers: list[Resource]) -> list[Resource]:
     return [t for t in triggers if ref(str(t.spec["start"]), "pipeline") == pipeline.ref]
 
 
-def _due(trigger: Resource) -> dict[str, Any]:
-    """Return a trigger with what its status says of the budget and the next start."""
-    starts = trigger.status.get("starts", [])
+def _due(platform: Platform, trigger: Resource) -> dict[str, Any]:
+    """Return a trigger with what its status says of the budget, the next start and why it waits."""
     return {
         "trigger": trigger,
-        "budget": str(trigger.spec.get("budget", "3 a day")),
-        "used": len(starts),
-        "next": trigger.status.get("next"),
-        "reason": reason_of(trigger),
+        "budget": budget_of(trigger),
+        "used": used_of(trigger, platform.clock.now()),
+        "next": instant(trigger.status.get("next")),
+        "reason": reason_of(trigger) or trigger.status.get("waiting"),
     }
 
 

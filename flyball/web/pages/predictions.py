@@ -96,5 +96,7 @@ def _position(rows: Any, id: str) -> int:
     """Return how many of the rows stand before the one of that id."""
     found = rows["id"].index_of(id)
     if found is None:
-        raise InvalidInput(f"the prediction {id[:64]!r} of the address is no longer among the kept rows; go to the newest")
+        raise InvalidInput(
+            f"the prediction {id[:64]!r} of the address is no longer among the kept rows; go to the newest"
+        )
     return int(found)

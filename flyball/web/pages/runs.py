@@ -75,7 +75,7 @@ def mount(site: Site) -> None:
             "took": _took(platform, run),
             "curves": [key for key, points in histories.items() if len(points) > 1],
             "steps": [{"run": s, "took": _took(platform, s)} for s in steps],
-            "step_graph": _step_graph(run, steps) if steps else None,
+            "step_graph": _step_graph(run, steps) if steps or run.result.get("graph") else None,
             "artifacts": [_shown(a) for a in platform.artifacts(run.id)],
             "log": logged[-_LOG_CHARACTERS:],
             "log_is_cut": len(logged) > _LOG_CHARACTERS,
@@ -166,24 +166,18 @@ def _shown(artifact: Artifact) -> dict[str, Any]:
 
 
 def _step_graph(run: Run, steps: Sequence[Run]) -> dict[str, Any]:
-    """Return the steps and what they handed to one another; without recorded edges, the order they started in."""
-    nodes = [
-        {
-            "id": step.id,
-            "label": step.name,
-            "kind": "run",
-            "state": step.status,
-            "tone": state_tone(step.status),
-            "href": f"/runs/{step.id}",
-        }
-        for step in steps
-    ]
-    known = {step.id for step in steps}
+    """Return the steps and what they handed to one another, as the pipeline's run recorded it.
+
+    Steps that have not started yet stand in the record but have no run; without a record the runs stand unconnected.
+    """
     recorded: Mapping[str, Any] = run.result.get("graph") or {}
-    edges = []
-    for edge in recorded.get("edges", ()):
-        source, target = (edge["from"], edge["to"]) if isinstance(edge, Mapping) else (edge[0], edge[1])
-        if source in known and target in known:
-            edges.append({"from": source, "to": target})
+    if not recorded.get("steps"):
+        return {"focus": "", "nodes": [_step_node(s.id, s.name, s.status, s.id) for s in steps], "edges": []}
+    nodes = [_step_node(str(s["number"]), s["name"], s["status"], s.get("run")) for s in recorded["steps"]]
+    edges = [{"from": str(source), "to": str(target)} for source, target in recorded.get("edges", ())]
     return {"focus": "", "nodes": nodes, "edges": edges}
 
+
+def _step_node(id: str, name: str, status: str, run: str | None) -> dict[str, Any]:
+    node = {"id": id, "label": name, "kind": "run", "state": status, "tone": state_tone(status)}
+    return {**node, "href": f"/runs/{run}"} if run else node

@@ -24,6 +24,7 @@ __all__ = ["mount"]
 _ROOMS = {
     "ledger": "flyball.ledger.sql:LedgerSettings",
     "control": "flyball.control.loop:ControlSettings",
+    "pipelines": "flyball.pipelines.claims:PipelineSettings",
 }
 _LIBRARIES = ("fastapi", "polars", "numpy", "sqlalchemy", "scikit-learn", "onnxruntime", "skops")
 

@@ -154,7 +154,13 @@ class Site:
     def failure(self, request: Request, status: int, sentence: str) -> Response:
         """Return an error in the frame."""
         heading = _HEADINGS.get(status, "Something is wrong here")
-        values = {"title": heading, "heading": heading, "sentence": sentence, "status": status, "crumbs": [(heading, None)]}
+        values = {
+            "title": heading,
+            "heading": heading,
+            "sentence": sentence,
+            "status": status,
+            "crumbs": [(heading, None)],
+        }
         return self._response(request, Page("error.html", values, status))
 
     def told(self, events: Iterable[Event]) -> list[Told]:
@@ -200,6 +206,7 @@ class Site:
             "version": __version__,
             "attention": {place: found for place, found in attention.items() if found[0]},
             "changes_url": CHANGES_URL,
+            "seen": self.platform.last_event(),
         }
 
 

@@ -4,10 +4,13 @@
 // the body then gets `fb:changed` and, for each kind among the references, `fb:changed:run`. A live section is
 //   <section id="now" hx-get="/" hx-select="#now" hx-swap="outerMorph" hx-trigger="fb:changed from:body">
 // (the macro `live` writes it). A broken stream says so beside the search box and is opened again, then everything is
-// asked for once more, since changes may have been missed.
+// asked for once more, since changes may have been missed: the body gets `fb:everything`. The same when the stream's first
+// event, `now`, gives a newer number than the page was made at (`data-seen`). What the journal does not tell, requests
+// and a run's metrics, is asked for every few seconds where the page has an element with `data-tick="run"` (the kind).
 
 const SETTLE_MS = 250; // changes come in bursts; one question answers them all
 const HIDDEN_MS = 30_000; // a hidden tab gives its connection back: HTTP/1.1 browsers have six a host
+const TICK_MS = 4_000;
 const RETRY_MS = [1_000, 2_000, 5_000, 10_000, 30_000];
 
 const url = document.body.dataset.changes;
@@ -17,6 +20,7 @@ let failures = 0;
 let retry = 0;
 let hiding = 0;
 let settling = 0;
+let seen = Number(document.body.dataset.seen);
 const kinds = new Set();
 
 /** Whether an update now would move what the reader holds: a pressed pointer, marked text, an open dialog. */
@@ -34,6 +38,7 @@ function tell() {
   const changed = [...kinds];
   kinds.clear();
   document.body.dispatchEvent(new CustomEvent("fb:changed", { detail: { kinds: changed } }));
+  if (!changed.length) document.body.dispatchEvent(new CustomEvent("fb:everything"));
   for (const kind of changed) document.body.dispatchEvent(new CustomEvent(`fb:changed:${kind}`));
 }
 
@@ -58,6 +63,10 @@ function open() {
     failures = 0;
     say("live");
   };
+  stream.addEventListener("now", (message) => {
+    if (seen && Number(message.data) > seen) changed([]);
+    seen = Number(message.data);
+  });
   stream.onmessage = (message) => {
     let refs = [];
     try {
@@ -77,6 +86,10 @@ function open() {
 
 if (url) {
   open();
+  setInterval(() => {
+    const ticking = document.hidden ? null : document.querySelector("[data-tick]");
+    if (ticking) changed([`${ticking.dataset.tick}/`]);
+  }, TICK_MS);
   addEventListener("pagehide", () => { clearTimeout(retry); stream?.close(); });
   addEventListener("pageshow", (event) => event.persisted && open());
   document.addEventListener("visibilitychange", () => {
