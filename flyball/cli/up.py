@@ -148,19 +148,15 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
 
 def _server(platform: Platform, loop: Any, host: str, listener: socket.socket) -> tuple[Any, Any]:
     """Return the HTTP server, not yet running, and its application."""
-    import importlib.util
-
     import uvicorn
 
+    from flyball.web.pages import mount
     from flyball.wire.native.app import make_app
 
     if not _is_loopback(listener):
         log.warning("whoever reaches %s may do everything here: there is no login", _shown(listener))
     web = make_app(platform, loop=loop, hosts=_hosts(host, listener), takes_addresses=not _is_loopback(listener))
-    if importlib.util.find_spec("flyball.web.pages") is not None:
-        from flyball.web.pages import mount
-
-        mount(web, platform)
+    mount(web, platform)
 
     class Server(uvicorn.Server):
         @contextmanager

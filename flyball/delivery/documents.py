@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,17 @@ def write_documents(documents: Iterable[Document]) -> str:
     return yaml.safe_dump_all(plain, sort_keys=False, allow_unicode=True, width=110)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: `on`, `yes` and `no` are words, as in YAML 1.2; only `true` and `false` are booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|false|True|False"), list("tfTF"))
+
+
 def _load(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -100,7 +112,7 @@ def _load(path: Path) -> list[Any]:
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
     try:
-        return [raw for raw in yaml.safe_load_all(text) if raw is not None]
+        return [raw for raw in yaml.load_all(text, Loader=_Loader) if raw is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

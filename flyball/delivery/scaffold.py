@@ -51,7 +51,7 @@ on_failure: quarantine
 # ---
 # kind: Trigger
 # name: retrain-returns
-# "on": [monitor/returns.drifting, monitor/returns.decayed, {cron: "0 4 * * 1", zone: Europe/Vienna}]
+# on: [monitor/returns.drifting, monitor/returns.decayed, {cron: "0 4 * * 1", zone: Europe/Vienna}]
 # start: pipeline/returns
 # budget: 3 a day
 # cool_down: 6h

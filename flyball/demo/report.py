@@ -157,7 +157,7 @@ def lineage_of(platform: Platform, job: Job, version: str) -> str:
     sources: dict[str, list[tuple[str, str]]] = {}
     for edge in graph.edges:
         sources.setdefault(edge.target, []).append((edge.source, edge.role))
-    lines += _tree(platform, str(target), "", sources, "   ", set())
+    lines += _tree(platform, str(target), "", sources, (), set())
     return "\n".join(lines)
 
 
@@ -172,16 +172,18 @@ def _tree(
     node: str,
     role: str,
     sources: Mapping[str, Sequence[tuple[str, str]]],
-    indent: str,
+    path: tuple[str, ...],
     seen: set[str],
 ) -> list[str]:
-    told = f"{indent}{_described(platform, node)}" + (f"  ({role})" if role else "")
+    """Return a node and what it was made from, indented; what was told before is not told again."""
+    told = f"{'   ' * (len(path) + 1)}{_described(platform, node)}" + (f"  ({role})" if role else "")
+    above = [(source, how) for source, how in sources.get(node, ()) if source not in (*path, node)]
     if node in seen:
-        return [f"{told}, as above"] if sources.get(node) else [told]
+        return [f"{told}, as above"] if above else [told]
     seen.add(node)
     lines = [told]
-    for source, role_of in sources.get(node, ()):
-        lines += _tree(platform, source, role_of, sources, indent + "   ", seen)
+    for source, how in above:
+        lines += _tree(platform, source, how, sources, (*path, node), seen)
     return lines
 
 

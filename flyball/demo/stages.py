@@ -149,10 +149,11 @@ def replay_stream(platform: Platform, job: Job, planes: Planes, printer: Printer
     finally:
         watcher.stop()
     seen = watcher.seen
+    rate = state.answered / max(state.seconds, 1e-9)
     printer.stage(
         "replay",
-        f"{state.answered:,} answered ({state.retries:,} asked again), {state.labelled:,} truths told, {state.pushed:,} "
-        f"feature values pushed in {state.seconds:.1f} s: {state.answered / state.seconds:,.0f} requests a second",
+        f"{state.answered:,} answered ({state.retries:,} asked again), {state.labelled:,} truths told and "
+        f"{state.pushed:,} feature values pushed in {state.seconds:.1f} s: {rate:,.0f} requests a second",
     )
     printer.stage(
         "replay",

@@ -23,7 +23,7 @@ from flyball.platform import Platform
 
 __all__ = ["Seen", "Watcher"]
 
-_LOOK_S = 0.15
+_LOOK_S = 0.25
 _AHEAD_WINDOWS = 2  # beyond the last evaluated one
 _PATIENCE_S = 20.0  # for the monitor at one window; then the replay goes on and the report says so
 _RETRAIN_SHARE = 0.1  # of the stream that may pass while a model is retrained

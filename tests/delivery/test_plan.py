@@ -105,6 +105,12 @@ def test_a_mistake_is_one_sentence_that_says_where(tmp_path: Path, text: str, se
     assert "flyball.yaml" in str(caught.value)
 
 
+def test_on_is_a_word_and_not_true(tmp_path: Path) -> None:
+    path = tmp_path / "flyball.yaml"
+    path.write_text("kind: Trigger\nname: x\non: [monitor/late.drifting]\nstart: p\npaused: true\n", encoding="utf-8")
+    assert read_documents([path])[0].spec == {"on": ["monitor/late.drifting"], "start": "p", "paused": True}
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "flyball.yaml"
     path.write_bytes(b"kind: Dataset\nname: \xff\xfe")

@@ -1,4 +1,4 @@
-"""A home with real content for the pages' tests: census rows, models, rollouts, drift, runs; only the network is left out."""
+"""A home with real content for the pages' tests: census rows, models, rollouts, drift and runs."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _runs(home: Home, version: Version) -> None:
     """Runs of other states and kinds, written as their writers would."""
     at = home.platform
     with contextlib.suppress(RuntimeError), at.start_run(HOSTILE, params={HOSTILE: HOSTILE, "depth": 4}) as run:
-        run.tags(**{"team": HOSTILE})
+        run.tags(team=HOSTILE)
         raise RuntimeError(f"no more memory for {HOSTILE}")
     pipeline = at.start_pipeline("retrain", {"depth": 5})
     with at.ledger.write("user/alice") as world:

@@ -26,7 +26,7 @@ def mount(site: Site) -> None:
             raise InvalidInput(f"{len(wanted)} runs cannot be told apart; choose at most {MOST}")
         runs = [platform.run(id) for id in wanted]
         keys = sorted({key for run in runs for key in run.metrics})
-        curves = []
+        curves: list[dict[str, Any]] = []
         for key in keys:
             histories = [(arm, run, platform.metric(run.id, key)) for arm, run in enumerate(runs) if key in run.metrics]
             if len(curves) < _CURVES and any(len(points) > 1 for _, _, points in histories):

@@ -80,7 +80,7 @@ def requests_over_time(rows: pl.DataFrame, arms: Mapping[str, int]) -> dict[str,
     if counted is None:
         return {"xs": [], "series": [], "empty": "No request has come yet."}
     frame, starts = counted
-    totals = {start: 0 for start in starts}
+    totals = dict.fromkeys(starts, 0)
     by_version: dict[str, dict[datetime, int]] = {}
     for start, version, count in frame.select("start", "version", "rows").iter_rows():
         totals[start] += count

@@ -100,7 +100,7 @@ def _card(platform: Platform, target: Ref) -> dict[str, Any]:
         facts = {k: metadata.get(k) for k in ("rows", "task", "flavor", "trained_on", "note")}
         metric = metadata.get("metric")
         interval = metadata.get("evaluation", {}).get("metrics", {}).get(metric) if metric else None
-        if interval:
+        if metric and interval:
             facts = {metric: f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]", **facts}
         aliases = [a for a, n in platform.aliases(version.kind, version.name).items() if n == version.number]
         state = aliases[0] if aliases else None

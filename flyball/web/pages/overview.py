@@ -38,7 +38,7 @@ def mount(site: Site) -> None:
         running = platform.runs(status=("running", "pending"), limit=20)
         last_event = platform.last_event()
         monitors = by_kind.get("monitor", [])
-        deployments = [
+        deployments: list[dict[str, Any]] = [
             {
                 "resource": d,
                 "version": next(iter(serving_versions(d).values()), None),
@@ -74,7 +74,7 @@ def mount(site: Site) -> None:
 
 def _wrong(site: Site, resources: list[Resource], plane_is_dead: bool) -> list[dict[str, Any]]:
     """Return what is not as wanted, the worst first."""
-    found = []
+    found: list[dict[str, Any]] = []
     if plane_is_dead:
         text = "The data plane does not run: deployments do not answer until it is started again with flyball up."
         found.append({"tone": "bad", "word": "dead", "parts": [(text, None)], "href": "/settings", "since": None})
