@@ -35,10 +35,10 @@ __all__ = [
     "Recording",
     "dataset",
     "deploy",
+    "home",
     "label",
     "look_up",
     "open_home",
-    "platform",
     "predict",
     "push",
     "run",
@@ -83,7 +83,7 @@ def open_home(home: str | Path | None = None) -> Platform:
     return _session.platform
 
 
-def platform() -> Platform:
+def home() -> Platform:
     """Return the platform that this process works with; inside a pipeline, the pipeline's own."""
     from flyball.pipelines.execution import workbench
 
@@ -106,18 +106,18 @@ class Dataset:
 
     def publish(self, source: Any = None, **options: Any) -> Version:
         """Publish a frame, records, a path or a glob as the next version; see `data.datasets.Datasets.publish`."""
-        return platform().publish(self.name, source, **options).version
+        return home().publish(self.name, source, **options).version
 
     def frame(self, version: str | int = "latest") -> pl.LazyFrame:
         """Return a version's rows, lazily."""
-        return platform().datasets.frame(self.name, version)
+        return home().datasets.frame(self.name, version)
 
     def rows(self, version: str | int = "latest", inputs: Sequence[str] | None = None) -> Rows:
         """Return a version as rows to learn from: `.X`, `.y`. Times, entities and the target are no inputs."""
         from flyball.data.rows import Rows
 
-        found = platform().version(Ref("dataset", self.name, str(version)))
-        spec = platform().resource(Ref("dataset", self.name)).spec
+        found = home().version(Ref("dataset", self.name, str(version)))
+        spec = home().resource(Ref("dataset", self.name)).spec
         frame = self.frame(found.number).collect()
         roles = [spec.get("known_at"), spec.get("label_time"), *spec.get("entity", [])]
         return Rows.of(
@@ -135,7 +135,7 @@ class Dataset:
 
     def versions(self) -> list[Version]:
         """Return all versions, newest first."""
-        return platform().versions("dataset", self.name)
+        return home().versions("dataset", self.name)
 
     def __repr__(self) -> str:
         return f"Dataset({self.name!r})"
@@ -143,9 +143,9 @@ class Dataset:
 
 def dataset(name: str, **spec: Any) -> Dataset:
     """Return a dataset by name; declare it when it is new or fields are given: `fb.dataset("x", target="y")`."""
-    known = platform().resources("dataset")
+    known = home().resources("dataset")
     if spec or name not in [r.name for r in known]:
-        platform().declare("dataset", name, **spec)
+        home().declare("dataset", name, **spec)
     return Dataset(name)
 
 
@@ -194,7 +194,7 @@ class Recording:
         """
         from flyball.training.registering import windows_of
 
-        at = platform()
+        at = home()
         if spec or name not in [r.name for r in at.resources("model")]:
             at.declare("model", name, **spec)
         options: dict[str, Any] = {}
@@ -225,7 +225,7 @@ class Recording:
 
 def run(name: str, **params: Any) -> Recording:
     """Start recording a run: `with fb.run("late-arrivals", depth=6) as run: …`."""
-    return Recording(platform().start_run(name, params=params))
+    return Recording(home().start_run(name, params=params))
 
 
 # -- serving
@@ -260,7 +260,7 @@ def deploy(
         NotFound: no such model.
         Unavailable: nothing came to serve within a minute; says why.
     """
-    at = platform()
+    at = home()
     target = model.name if isinstance(model, Version) else ref(model or name, "model").name
     names = [view if isinstance(view, str) else declare_view(view) for view in features]
     at.declare("deployment", name, model=f"{target}@champion", features=names, key=key, rollout=dict(rollout or {}))
@@ -281,28 +281,28 @@ def deploy(
 
 def predict(name: str, records: Any, key: str | None = None) -> Any:
     """Answer a record, or a list of records; each answer has an `id` by which its truth can be told later."""
-    answers = platform().predict(name, records, key)
+    answers = home().predict(name, records, key)
     return answers[0] if isinstance(records, Mapping) else answers
 
 
 def label(name: str, prediction: str | Mapping[str, Any], value: Any = None) -> int:
     """Tell the truth of one prediction of a deployment, or of many: `fb.label("late", {id: 1, other: 0})`."""
-    platform().resource(Ref("deployment", name))
-    return platform().label(prediction if isinstance(prediction, Mapping) else {prediction: value})
+    home().resource(Ref("deployment", name))
+    return home().label(prediction if isinstance(prediction, Mapping) else {prediction: value})
 
 
 def push(view: Any, rows: Any) -> int:
     """Write feature values to the online store; visible on return. Return how many were newer."""
     from flyball.features.pushes import push as push_rows
 
-    return push_rows(_spec(view), rows, platform().online)
+    return push_rows(_spec(view), rows, home().online)
 
 
 def look_up(views: Iterable[Any], **keys: Any) -> dict[str, Any]:
     """Return the features that serving would see now for the given keys."""
     from flyball.features.lookup import look_up as look
 
-    at = platform()
+    at = home()
     lists = {name: [value] for name, value in keys.items()}
     found = look(at.online, [_spec(view) for view in views], lists, at.clock.now())
     return {name: values[0] for name, values in found.items()}
@@ -313,10 +313,11 @@ def look_up(views: Iterable[Any], **keys: Any) -> dict[str, Any]:
 
 def watch(name: str) -> dict[str, Any]:
     """Return how a deployment does: who serves, how much was asked, what its monitor found, what was alarmed."""
-    at = platform()
+    at = home()
     found = at.resource(Ref("deployment", name))
     monitor = next((m for m in at.resources("monitor") if m.spec["of"] in (name, f"deployment/{name}")), None)
     quality = at.monitor_results.of(monitor.name, "quality") if monitor else []
+    at.traffic.refresh()
     return {
         "serves": {v["name"]: v["version"] for v in found.status.get("serving", {}).get("variants", [])},
         "rollout": found.status.get("rollout"),
@@ -331,7 +332,7 @@ def why(target: str) -> str:
     """Return, as text, why a thing is as it is: `print(fb.why("deployment/late"))`."""
     from flyball.delivery.explain import told
 
-    at = platform()
+    at = home()
     with at.ledger.read() as world:
         return told(at.why(target), world)
 
@@ -342,7 +343,7 @@ def settle(timeout_s: float = _WAIT_S) -> None:
     Raises:
         Unavailable: it did not come to rest in time.
     """
-    at = platform()
+    at = home()
     _act()
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -356,7 +357,7 @@ def settle(timeout_s: float = _WAIT_S) -> None:
 
 def declare_view(view: Any) -> str:
     """Declare a decorated feature view as a resource and return its name."""
-    at = platform()
+    at = home()
     spec = _spec(view)
     dataset = view.source if view.source in [r.name for r in at.resources("dataset")] else None
     text = (view.__doc__ or "").strip()
@@ -370,7 +371,7 @@ def _spec(view: Any) -> ViewSpec:
 
     if isinstance(view, ViewSpec):
         return view
-    at = platform()
+    at = home()
     source = at.frame(f"dataset/{view.source}") if view.source in [r.name for r in at.resources("dataset")] else None
     found: ViewSpec = view.spec(source)
     return found
@@ -383,7 +384,7 @@ def _act() -> None:
     if workbench.get() is not None:
         return
     if _session.loop is None:
-        _session.loop = platform().loop()
+        _session.loop = home().loop()
         _session.loop.start()
     _session.loop.nudge()
 

@@ -99,6 +99,8 @@ def _documents(job: Job, contract: str) -> list[Document]:
                 "start": f"retrain-{name}",
                 "after_labels": sizes.labels,
                 "budget": "3 a day",
+                # One retraining shows what it is worth before the next; through the seasons, each is welcome.
+                "cool_down": "0s" if job.is_watched_only else "5m",
             },
         ),
     ]

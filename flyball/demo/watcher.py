@@ -91,7 +91,7 @@ class Watcher(threading.Thread):
         self._evaluated = 0  # requests that the monitor has looked at
         self._is_retraining = False
         self._is_rolling_out = False
-        self._conditions: set[str] = set()  # that stand
+        self._is_noticed = False  # and nothing was started because of it yet
         self._began_retraining: int | None = None
         self._next = 0.0
         self._ended: float | None = None
@@ -107,7 +107,7 @@ class Watcher(threading.Thread):
         if self._is_retraining:
             await self._slowly(request, count)
         else:
-            is_watchful = self._is_rolling_out or self._conditions
+            is_watchful = self._is_rolling_out or self._is_noticed
             within_s = _ATTENTIVE_S if is_watchful else _SHORTEST_S
             await self._no_faster_than(len(self._job.stream) / within_s, count)
 
@@ -196,7 +196,7 @@ class Watcher(threading.Thread):
             return
         self._say(stage, event)
         if event.action in ("drifting", "decayed") and about.kind == "monitor":
-            self._conditions.add(event.action)
+            self._is_noticed = True
             self.seen.conditions.append((event, sent))
         elif event.action == "fired":
             self.seen.alerts.append(event)
@@ -211,10 +211,10 @@ class Watcher(threading.Thread):
             self.seen.rollout.append(event)
             self.seen.ends.append((event, sent))
             self._is_rolling_out = False
-        elif event.action.startswith("no longer "):
-            self._conditions.discard(event.action.removeprefix("no longer "))
+        elif event.action == "triggered" or event.action.startswith("no longer "):
+            self._is_noticed = False
         elif event.action == "watches":
-            self._conditions.clear()
+            self._is_noticed = False
             self._evaluated = max(self._evaluated, sent)
 
     def _note_run(self, event: Event) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from flyball.pipelines.graph import Node, Promise, dump
+from flyball.pipelines.results import arrow_bytes
 
 __all__ = ["call_key", "code_key", "node_key"]
 
@@ -142,7 +143,7 @@ class _Digest:
         elif module == "polars" and kind.__name__ in ("DataFrame", "Series"):
             frame = value if kind.__name__ == "DataFrame" else value.to_frame()
             self.tag("polars", kind.__name__, repr(frame.schema))
-            self.data(dump(frame.rechunk(), []))
+            self.data(arrow_bytes(frame))
         elif dataclasses.is_dataclass(value) and "__getstate__" not in vars(kind):
             self._typed(kind)
             for field in dataclasses.fields(value):

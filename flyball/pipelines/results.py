@@ -21,12 +21,15 @@ import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flyball.errors import Corrupt, StepFailed
 from flyball.storage.blobs import BlobStore, digest_of
 
-__all__ = ["Stored", "is_plain", "load", "store"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Stored", "arrow_bytes", "is_plain", "load", "store"]
 
 _SMALL_BYTES = 2048  # kept in the ledger's row: a blob costs two syncs of the disk
 _EXPECTED = "expected a Polars or pandas frame, a NumPy array, plain values, or an object that pickle can take"
@@ -92,6 +95,19 @@ def load(stored: Stored, blobs: BlobStore) -> Any:
     return _decode(stored.format, data)
 
 
+def arrow_bytes(frame: pl.DataFrame) -> bytes:
+    """Return a frame as Arrow IPC; the same bytes for equal frames, however they came about."""
+    import polars as pl
+
+    frame = frame.rechunk()
+    if frame.height % 8 and any(column.null_count() for column in frame):
+        # Of a validity bitmap's last byte the bits past the end may be anything; a gathered copy has them clean.
+        frame = frame.select(pl.all().gather(pl.int_range(frame.height)))
+    stream = io.BytesIO()
+    frame.write_ipc(stream, compression="uncompressed")
+    return stream.getvalue()
+
+
 def _encode(value: Any, who: str) -> tuple[str, bytes]:
     kind = type(value)
     if type(value) is bytes:
@@ -105,8 +121,7 @@ def _encode(value: Any, who: str) -> tuple[str, bytes]:
     stream = io.BytesIO()
     try:
         if module == "polars" and kind.__name__ == "DataFrame" and value.width:
-            value.write_ipc(stream, compression="uncompressed")
-            return "arrow", stream.getvalue()
+            return "arrow", arrow_bytes(value)
         if module == "numpy" and kind.__name__ == "ndarray" and not value.dtype.hasobject:
             import numpy as np
 

@@ -24,17 +24,23 @@ def decide(plan: RolloutPlan, step: int, observed: Observed) -> Decision:
     share = plan.steps[step]
     if canary.requests < plan.hold_requests:
         return Decision("hold", f"{canary.requests:,} of {plan.hold_requests:,} answers at {share:g} %", step)
-    judged = observed.comparison
-    if plan.quality == "worse" and judged is not None and judged.get("verdict") == "worse":
-        return Decision("roll back", f"its quality is worse: {describe(observed)}")
-    if step + 1 < len(plan.steps):
-        nearer = plan.steps[step + 1]
-        return Decision("step", f"{canary.requests:,} answers at {share:g} % without harm", step + 1, weights(nearer))
+    is_last = step + 1 == len(plan.steps)
     seen = canary.requests_total + observed.baseline.requests_total + observed.champion.requests_total
-    if plan.quality == "worse" and canary.labelled_total < plan.hold_labels and seen < plan.patience_requests:
+    if (
+        is_last
+        and plan.quality == "worse"
+        and canary.labelled_total < plan.hold_labels
+        and seen < plan.patience_requests
+    ):
         return Decision(
             "hold", f"the truth of {canary.labelled_total:,} of {plan.hold_labels:,} answers is known", step
         )
+    judged = observed.comparison
+    if plan.quality == "worse" and judged is not None and judged.get("verdict") == "worse":
+        return Decision("roll back", f"its quality is worse: {describe(observed)}")
+    if not is_last:
+        nearer = plan.steps[step + 1]
+        return Decision("step", f"{canary.requests:,} answers at {share:g} % without harm", step + 1, weights(nearer))
     return Decision("promote", describe(observed))
 
 

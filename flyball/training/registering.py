@@ -50,9 +50,8 @@ def compare_with(champion: LoadedModel, challenger: Any, rows: Rows, metric_name
     task = task_of(rows.y)
     truth = truth_for(task, rows.y)
     ours, theirs = answer(challenger, rows), answer(champion, rows)
-    return {
-        name: compare(metric(name, task), truth, _part(name, ours), _part(name, theirs)).as_dict() for name in metric_names
-    }
+    found = {n: compare(metric(n, task), truth, _part(n, ours), _part(n, theirs)) for n in metric_names}
+    return {name: comparison.as_dict() for name, comparison in found.items()}
 
 
 def windows_of(model: Any, rows: Rows, metric_name: str, size: int = WINDOW_ROWS) -> dict[str, Any]:
