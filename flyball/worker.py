@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", required=True)
     parser.add_argument("--run", required=True)
     given = parser.parse_args(arguments)
+    # Threads of OpenMP that spin while they wait make a fit many times slower on busy processors.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from flyball.platform import Platform
 
     try:

@@ -32,7 +32,7 @@ __all__ = ["Happening", "Nothing", "Observed", "Skip", "Start", "TriggerControll
 
 STANDING = timedelta(hours=1)  # the least time after a run before the condition that started it counts again
 PUNCTUAL = timedelta(minutes=1)  # a schedule noticed later than this was missed
-_LABELS_S = 1.0  # how often labels are counted while they are waited for
+_LOOK_S = 1.0  # how often what wakes nobody is looked at: labels that come, a rollout that ends
 _WINDOWS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
 _MANY = 1000
 
@@ -63,6 +63,7 @@ class Observed:
     handled: Mapping[str, str] = field(default_factory=dict)  # by source: the token that has been dealt with
     starts: Sequence[datetime] = ()
     is_running: bool = False  # a run that this trigger started has not ended
+    trying: str | None = None  # a version that the pipeline made and that is out by a rollout, like late@2
     ended_at: datetime | None = None  # when the last one did
     next_due: datetime | None = None  # the next time of a schedule
 
@@ -76,10 +77,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Wait:
-    """Something has happened, but not now: `until` an instant, or until something wakes the trigger."""
+    """Something has happened, but not now: `until` an instant, or until something wakes the trigger.
+
+    `shown` is what the status keeps where the reason counts up: a status is written when it changes.
+    """
 
     reason: str
     until: datetime | None = None
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ def decide(spec: Trigger, observed: Observed, now: datetime) -> Decision:
         return Wait(f"paused; {due[0].summary}")
     if observed.is_running:
         return Wait("its run has not ended")
+    if observed.trying is not None:
+        return Wait(f"{observed.trying} is being tried", now + timedelta(seconds=_LOOK_S))
     because = min(due, key=lambda h: h.since)
     if observed.ended_at is not None and now < observed.ended_at + cool:
         until = observed.ended_at + cool
@@ -133,7 +140,8 @@ def decide(spec: Trigger, observed: Observed, now: datetime) -> Decision:
     if not enough:
         return Wait(
             f"{because.labels or 0:,} of {spec.after_labels:,} labelled answers are there",
-            now + timedelta(seconds=_LABELS_S),
+            now + timedelta(seconds=_LOOK_S),
+            "for labelled answers",
         )
     return Start(min(enough, key=lambda h: h.since))
 
@@ -185,11 +193,8 @@ class TriggerController:
             _keep(name, status, "skipped", {"summary": decision.missed.summary}, world)
             return Retry(0.0)
         _note_next(status, observed)
-        waits = decision.reason if isinstance(decision, Wait) else None
-        is_counting = (
-            isinstance(decision, Wait) and decision.until is not None and decision.until - now <= STANDING / 60
-        )
-        _keep(name, _with(status, "waiting", "for labelled answers" if is_counting else waits), "looked", {}, world)
+        waits = (decision.shown or decision.reason) if isinstance(decision, Wait) else None
+        _keep(name, _with(status, "waiting", waits), "looked", {}, world)
         if decision.until is not None:
             return Retry(max(0.0, (decision.until - now).total_seconds()))
         return Blocked(waits) if waits and spec.paused else None
@@ -216,6 +221,7 @@ class TriggerController:
             is_running=last is not None and not last.is_finished,
             ended_at=last.finished_at if last is not None else None,
             next_due=min(due, default=None),
+            trying=_trying(spec, reading),
         )
 
     def _condition(
@@ -355,6 +361,19 @@ def _budget(text: str) -> tuple[int, timedelta]:
 
 def _source(item: str | Cron) -> str:
     return item if isinstance(item, str) else f"{item.cron} {item.zone}"
+
+
+def _trying(spec: Trigger, reading: Transaction) -> str | None:
+    """Return the challenger of a model that the pipeline says it uses: its rollout shows what the last run was worth."""
+    pipeline = reading.resources.find("pipeline", ref(spec.start, "pipeline").name)
+    for used in pipeline.spec.get("uses", []) if pipeline else []:
+        target = ref(used)
+        challenger = (
+            reading.versions.aliases("model", target.name).get("challenger") if target.kind == "model" else None
+        )
+        if challenger is not None:
+            return f"{target.name}@{challenger}"
+    return None
 
 
 def _run(id: str | None, reading: Transaction) -> Run | None:

@@ -111,6 +111,12 @@ def test_on_is_a_word_and_not_true(tmp_path: Path) -> None:
     assert read_documents([path])[0].spec == {"on": ["monitor/late.drifting"], "start": "p", "paused": True}
 
 
+def test_a_field_that_begins_like_a_boolean_is_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "flyball.yaml"
+    path.write_text("kind: Monitor\nname: x\nof: late\ndrift: {false_alarms: 0.02}\n", encoding="utf-8")
+    assert read_documents([path])[0].spec["drift"] == {"false_alarms": 0.02}
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "flyball.yaml"
     path.write_bytes(b"kind: Dataset\nname: \xff\xfe")

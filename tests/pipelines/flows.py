@@ -251,7 +251,8 @@ def stop_here(folder: str) -> int:
     """Hang in the first process that comes here, so that it can be killed."""
     mark(folder, "stop")
     if marks(Path(folder), "stop") == 1:
-        (Path(folder) / "reached").touch()
+        (Path(folder) / "reached.part").write_text(str(os.getpid()))
+        (Path(folder) / "reached.part").rename(Path(folder) / "reached")
         threading.Event().wait()
     return 1
 
@@ -303,3 +304,14 @@ def twins(folder: str) -> int:
 def named(x: int, *, depth: int = 2) -> int:
     """Say what it does."""
     return x * depth
+
+
+@pipeline
+def deadly(folder: str) -> int:
+    mark(folder, "deadly")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def no_pipeline() -> int:
+    return 1

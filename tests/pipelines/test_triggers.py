@@ -353,3 +353,12 @@ def test_at_rest_nothing_is_written(desk: Desk) -> None:
         desk.advance(60)
     with desk.ledger.read() as tx:
         assert tx.journal.last() == before
+
+
+def test_a_condition_waits_while_the_version_of_the_last_run_is_being_tried() -> None:
+    happening = Happening("monitor/late.decayed", "2", "condition", "late decayed", NOON)
+    spec = Trigger(on=["monitor/late.decayed"], start="late")
+    found = decide(spec, Observed(happenings=[happening], trying="late@2"), NOON)
+    assert isinstance(found, Wait)
+    assert found.reason == "late@2 is being tried"
+    assert isinstance(decide(spec, Observed(happenings=[happening]), NOON), Start)
