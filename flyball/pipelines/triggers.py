@@ -366,13 +366,10 @@ def _source(item: str | Cron) -> str:
 def _trying(spec: Trigger, reading: Transaction) -> str | None:
     """Return the challenger of a model that the pipeline says it uses: its rollout shows what the last run was worth."""
     pipeline = reading.resources.find("pipeline", ref(spec.start, "pipeline").name)
-    for used in pipeline.spec.get("uses", []) if pipeline else []:
-        target = ref(used)
-        challenger = (
-            reading.versions.aliases("model", target.name).get("challenger") if target.kind == "model" else None
-        )
-        if challenger is not None:
-            return f"{target.name}@{challenger}"
+    for target in map(ref, pipeline.spec.get("uses", []) if pipeline else []):
+        aliases = reading.versions.aliases("model", target.name) if target.kind == "model" else {}
+        if "challenger" in aliases:
+            return f"{target.name}@{aliases['challenger']}"
     return None
 
 
