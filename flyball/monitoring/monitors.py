@@ -29,6 +29,7 @@ __all__ = ["MonitorController"]
 
 _QUIET_WINDOWS = 2  # in a row, after which a condition ends
 _QUALITY_LEVEL = 0.95
+_LEAST_WINDOWS = 5  # of unseen reference rows, below which their spread says nothing
 
 
 class _Traffic(Protocol):
@@ -308,7 +309,7 @@ def _floor(spec: Monitor, version: Version, metric_name: str) -> float | None:
     floors = [f for f in ((spec.quality.at_least if higher else spec.quality.at_most),) if f is not None]
     windows = version.metadata.get("evaluation", {}).get("windows", {})
     values = windows.get("values", [])
-    if spec.quality.against_reference and len(values) >= 2 and windows.get("metric") == metric_name:
+    if spec.quality.against_reference and len(values) >= _LEAST_WINDOWS and windows.get("metric") == metric_name:
         alpha = spec.drift.false_alarms if spec.drift else 0.01
         horizon = spec.drift.horizon if spec.drift else 100
         floors.append(_limit(metric_name, values, windows.get("errors", ()), alpha / horizon))

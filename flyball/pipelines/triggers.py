@@ -364,7 +364,7 @@ def _source(item: str | Cron) -> str:
 
 
 def _trying(spec: Trigger, reading: Transaction) -> str | None:
-    """Return the challenger of a model that the pipeline says it uses: its rollout shows what the last run was worth."""
+    """Return the challenger of a model that the pipeline uses: its rollout shows what the last run was worth."""
     pipeline = reading.resources.find("pipeline", ref(spec.start, "pipeline").name)
     for target in map(ref, pipeline.spec.get("uses", []) if pipeline else []):
         aliases = reading.versions.aliases("model", target.name) if target.kind == "model" else {}

@@ -12,6 +12,7 @@ from flyball.ledger.refs import Ref
 from flyball.ledger.versions import Version
 from flyball.platform import Platform
 from flyball.web.pages import figures
+from flyball.web.pages.lineage import states_of
 from flyball.web.pages.site import Page, Site, integer
 
 __all__ = ["mount"]
@@ -61,7 +62,7 @@ def mount(site: Site) -> None:
             "size": SIZE,
             "quarantine": aside,
             "aliases": platform.aliases("dataset", name),
-            "lineage": figures.graph(graph, {}),
+            "lineage": figures.graph(graph, states_of(platform, graph)),
             "events": site.told(platform.events(ref=str(dataset.ref), limit=12)),
         }
         return Page("dataset.html", values)
@@ -97,7 +98,7 @@ def _version_page(site: Site, version: Version) -> Page:
         "schema": _schema(version),
         "columns": head.columns,
         "rows": rows,
-        "lineage": figures.graph(graph, {}),
+        "lineage": figures.graph(graph, states_of(platform, graph)),
         "events": site.told(platform.events(ref=str(version.ref), limit=12)),
     }
     return Page("dataset_version.html", values)

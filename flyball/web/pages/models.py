@@ -15,6 +15,7 @@ from flyball.ledger.versions import Version
 from flyball.models.bundle import read_manifest
 from flyball.platform import Platform
 from flyball.web.pages import figures
+from flyball.web.pages.lineage import states_of
 from flyball.web.pages.looking import serving_versions
 from flyball.web.pages.site import Goto, Page, Site, integer
 
@@ -104,7 +105,7 @@ def mount(site: Site) -> None:
             "bundle": _bundle(platform, found),
             "trained_on": metadata.get("trained_on"),
             "serving": [d for d, versions in _serving(platform).items() if found.ref in versions],
-            "lineage": figures.graph(graph, {}),
+            "lineage": figures.graph(graph, states_of(platform, graph)),
             "events": site.told(platform.events(ref=str(found.ref), limit=15)),
         }
         return Page("model_version.html", values)
