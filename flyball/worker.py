@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import pickle
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import FlyballError, InvalidInput, Unavailable
@@ -28,8 +30,6 @@ from flyball.runners.local import this_process
 from flyball.runners.pool import Pool
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from flyball.ledger.runs import Run
     from flyball.platform import Platform
 
@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     # Threads of OpenMP that spin while they wait make a fit many times slower on busy processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from flyball.platform import Platform
-
     try:
-        with contextlib.closing(Platform.open(given.home, create=False)) as platform:
-            return _carry_out(platform, given.run)
+        with Pool(os.cpu_count() or 1, HANDLER, None) as pool:  # its interpreter starts while this one imports
+            from flyball.platform import Platform
+
+            with contextlib.closing(Platform.open(given.home, create=False)) as platform:
+                return _carry_out(platform, given.run, pool)
     except Unavailable as error:
         print(f"error: {error}; the run will be taken up again", file=sys.stderr)
         return 3
@@ -81,7 +82,7 @@ class _Bench:
         return getattr(self._opened, name)
 
 
-def _carry_out(platform: Platform, run_id: str) -> int:
+def _carry_out(platform: Platform, run_id: str, pool: Pool) -> int:
     run, attempt = _taken(platform, run_id)
     if run is None:
         return 3
@@ -91,25 +92,27 @@ def _carry_out(platform: Platform, run_id: str) -> int:
     os.environ["FLYBALL_HOME"] = str(platform.home)
     setup = Setup(platform.blobs, platform.project, "flyball.worker:prepare", str(platform.home))
     use_project(platform.project)
-    modules = [module_of(spec["function"], platform.project)]
+    pool.size = _size(platform.home)
+    pool.begin(pickle.dumps(setup), [module_of(spec["function"], platform.project)])
     token = workbench.set(platform)
     try:
-        with Pool(_size(platform.home), HANDLER, pickle.dumps(setup), modules) as pool:
-            function = load_function(spec["function"], platform.project)
-            if not hasattr(function, "function"):
-                raise InvalidInput(f"{spec['function']} is no pipeline; decorate it: @fb.pipeline")
-            threading.Thread(target=_describe, args=(platform, run.id), daemon=True).start()
-            done = execute(
-                function,
-                run.params,
-                ledger=platform.ledger,
-                blobs=platform.blobs,
-                actor=run.actor,
-                run=run.id,
-                pool=pool,
-                is_superseded=lambda now: attempt_of(now) != attempt,
-                on_cancelled=lambda: _end_soon(pool),
-            )
+        function = load_function(spec["function"], platform.project)
+        if not hasattr(function, "function"):
+            raise InvalidInput(f"{spec['function']} is no pipeline; decorate it: @fb.pipeline")
+        describing = threading.Thread(target=_describe, args=(platform, run.id), daemon=True)
+        describing.start()
+        done = execute(
+            function,
+            run.params,
+            ledger=platform.ledger,
+            blobs=platform.blobs,
+            actor=run.actor,
+            run=run.id,
+            pool=pool,
+            is_superseded=lambda now: attempt_of(now) != attempt,
+            on_cancelled=lambda: _end_soon(pool),
+            before_end=describing.join,
+        )
     except Unavailable:
         raise
     except FlyballError as error:
@@ -142,12 +145,31 @@ def _taken(platform: Platform, run_id: str) -> tuple[Run | None, int]:
 
 
 def _describe(platform: Platform, run_id: str) -> None:
-    """Write down what the run ran on, beside the work: reading it takes a while."""
-    from flyball.tracking.runs import environment, source
+    """Write down what the run ran on, beside the work."""
+    from flyball.tracking.runs import source
 
-    found = {**environment(), "source": source(platform.project)}
+    found = {**_environment(platform.home), "source": source(platform.project)}
     with contextlib.suppress(FlyballError), platform.ledger.write(platform.actor) as world:
         world.runs.update(run_id, environment=found)
+
+
+def _environment(home: Path) -> dict[str, Any]:
+    """Return Python, packages and machine; kept in the home until something is installed, for it takes a while."""
+    from flyball.tracking.runs import environment
+
+    folders = [folder for folder in map(Path, sys.path) if "-packages" in folder.name and folder.is_dir()]
+    key = [sys.version, *([str(folder), folder.stat().st_mtime_ns] for folder in folders)]
+    path = home / "environment.json"
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            return dict(kept["environment"])
+    found = environment()
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        partial.write_text(json.dumps({"key": key, "environment": found}), encoding="utf-8")
+        partial.replace(path)
+    return found
 
 
 def _size(home: Path) -> int:

@@ -356,6 +356,14 @@ def _run(id: str, world: Transaction) -> Run | None:
         return None
 
 
+def _looked(event: Event, _world: Transaction) -> str:
+    if event.detail.get("waiting"):
+        return f"{event.ref} waits: {event.detail['waiting']}"
+    if event.detail.get("next"):
+        return f"{event.ref} is next due at {event.detail['next']}"
+    return f"{event.ref} watches for what it is on"
+
+
 _TELLERS: Mapping[str, _Teller] = {
     "aliased": _aliased,
     "approved": _approved,
@@ -368,6 +376,7 @@ _TELLERS: Mapping[str, _Teller] = {
     "drifting": _alarmed,
     "failed": _failed,
     "fired": _fired,
+    "looked": _looked,
     "lost": _failed,
     "no longer decayed": _no_longer,
     "no longer drifting": _no_longer,

@@ -90,6 +90,7 @@ def _run(job: Job, home: Path, options: DemoOptions, printer: Printer) -> int:
         state, seen = stages.replay_stream(platform, job, planes, printer)
     finally:
         planes.stop()
+        stages.end_runs(platform)
         platform.close()
     with contextlib.closing(Platform.open(home)) as platform:
         new = platform.version(f"model/{job.name}@champion").ref.short

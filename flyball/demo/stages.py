@@ -23,14 +23,16 @@ from flyball.evaluation.evaluate import Evaluation
 from flyball.features.pushes import push
 from flyball.ledger.refs import Ref
 from flyball.ledger.versions import Version
+from flyball.pipelines.claims import process_of
 from flyball.platform import Platform
+from flyball.runners.local import LocalRunner
 from flyball.serving.status import read_status
 from flyball.training.registering import judge, windows_of
 
 if TYPE_CHECKING:
     from flyball.features.lookup import ViewSpec
 
-__all__ = ["publish", "replay_stream", "serve", "train"]
+__all__ = ["end_runs", "publish", "replay_stream", "serve", "train"]
 
 _EXAMPLE_ROWS = 20
 _SERVE_S = 60.0
@@ -161,6 +163,16 @@ def replay_stream(platform: Platform, job: Job, planes: Planes, printer: Printer
         "going slower while something was noticed, retrained or let in; real traffic would not wait",
     )
     return state, seen
+
+
+def end_runs(platform: Platform) -> None:
+    """End what is still retrained when the demo ends: a worker outlives the control plane, but not the demo."""
+    for run in platform.runs(kind="pipeline", status=("pending", "running")):
+        process = process_of(run)
+        if process is not None:
+            LocalRunner().stop(process)
+        with platform.ledger.write(platform.actor) as world:
+            world.runs.finish(run.id, "cancelled", error="the demo ended before it was done")
 
 
 class _Progress:

@@ -53,6 +53,7 @@ def execute(
     pool: Pool,
     is_superseded: Callable[[Run], bool] = lambda _run: False,
     on_cancelled: Callable[[], None] = lambda: None,
+    before_end: Callable[[], None] = lambda: None,
 ) -> Run:
     """Carry out a run that has been started, and return it as it ended.
 
@@ -63,6 +64,7 @@ def execute(
         pool: where steps run; made with `tasks.HANDLER` and a `tasks.Setup`.
         is_superseded: whether another process has taken the run over; asked every second with the run as it stands.
         on_cancelled: called in another thread once the run was cancelled or taken over, steps having been killed.
+        before_end: called before the end is written down; after that, nothing can be added to the run.
 
     Raises:
         NotFound: no such run.
@@ -98,6 +100,7 @@ def execute(
         raise dispatcher.crash
     if dispatcher.is_superseded:
         return record.current()
+    before_end()
     return record.finish(status, error, {"graph": dispatcher.graph(), **_told(value)})
 
 

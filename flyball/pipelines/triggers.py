@@ -194,7 +194,8 @@ class TriggerController:
             return Retry(0.0)
         _note_next(status, observed)
         waits = (decision.shown or decision.reason) if isinstance(decision, Wait) else None
-        _keep(name, _with(status, "waiting", waits), "looked", {}, world)
+        detail = {"waiting": waits, "next": status.get("next")}
+        _keep(name, _with(status, "waiting", waits), "looked", detail, world)
         if decision.until is not None:
             return Retry(max(0.0, (decision.until - now).total_seconds()))
         return Blocked(waits) if waits and spec.paused else None

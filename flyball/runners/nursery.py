@@ -1,8 +1,8 @@
 """The process that pool workers are born from: it imports a project once, then forks a worker in a few milliseconds.
 
-`python -m flyball.runners.nursery FD` is started by `pool`, before that process has threads; FD is a Unix socket. The
-first message on it says what to import and which function answers tasks. Each further message brings the socket of
-one worker to be forked; the answer is its process id.
+`python -m flyball.runners.nursery HANDLER FD` is started by `pool`: the function that makes what answers tasks, and a
+Unix socket. The first message on it says what else to import. Each further message brings the socket of one worker to
+be forked; the answer is its process id.
 
 A process that has threads must not be forked: a lock that one of them holds stays locked in the child for ever. When
 importing the project starts worker threads, each worker is therefore a fresh interpreter that imports it again.
@@ -55,6 +55,8 @@ def main(arguments: list[str]) -> None:
             _prepare(plan)
             _serve(connection, plan)
         return
+    with contextlib.suppress(ImportError):  # it may be the project's own; its path comes with the plan
+        _imported(arguments[0])
     plan = pickle.loads(_receive(control))
     _prepare(plan)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
@@ -147,8 +149,10 @@ def _imported(name: str) -> Any:
 
 def _receive(control: socket.socket) -> bytes:
     """Return one message that is preceded by its length."""
-    size = PID.unpack(control.recv(PID.size, socket.MSG_WAITALL))[0]
-    return control.recv(size, socket.MSG_WAITALL) if size else b""
+    header = control.recv(PID.size, socket.MSG_WAITALL)
+    if not header:
+        os._exit(0)  # the owner changed its mind
+    return control.recv(PID.unpack(header)[0], socket.MSG_WAITALL)
 
 
 def _package_root() -> str:

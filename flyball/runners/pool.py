@@ -61,18 +61,28 @@ class Pool:
         size: how many processors steps may use together.
         handler: `module:name` of a function that gets `setup` in each worker and returns the function that answers a
             task: `(task: bytes, log: str) -> bytes`.
-        setup: bytes for the handler.
+        setup: bytes for the handler; None when they are not known yet: then call `begin` before the first `worker`,
+            and the interpreter starts meanwhile.
         preload: modules that workers need, imported once.
     """
 
-    def __init__(self, size: int, handler: str, setup: bytes = b"", preload: Sequence[str] = ()) -> None:
+    def __init__(self, size: int, handler: str, setup: bytes | None = b"", preload: Sequence[str] = ()) -> None:
         self.size = size
-        path = [str(Path(entry).absolute()) for entry in sys.path]
-        self._plan = Plan(path=path, folder=str(Path.cwd()), preload=list(preload), handler=handler, setup=setup)
+        self._handler = handler
+        self._plan: Plan | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="flyball-pool-"))
         self._count = 0
         self._workers: list[Worker] = []
         self._open_nursery()
+        if setup is not None:
+            self.begin(setup, preload)
+
+    def begin(self, setup: bytes, preload: Sequence[str] = ()) -> None:
+        """Say what workers are made with; `sys.path` and the current folder are taken as they are now."""
+        path = [str(Path(entry).absolute()) for entry in sys.path]
+        handler, folder = self._handler, str(Path.cwd())
+        self._plan = Plan(path=path, folder=folder, preload=list(preload), handler=handler, setup=setup)
+        self._send_plan()
 
     def worker(self) -> Worker:
         """Return a fresh worker.
@@ -88,6 +98,7 @@ class Pool:
                     raise Unavailable(f"no worker process can be started: {error}") from error
                 self._close_nursery()
                 self._open_nursery()
+                self._send_plan()
         raise AssertionError("unreachable")
 
     def discard(self, worker: Worker) -> None:
@@ -129,11 +140,13 @@ class Pool:
 
     def _open_nursery(self) -> None:
         self._control, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "flyball.runners.nursery", str(theirs.fileno())]
+        command = [sys.executable, "-m", "flyball.runners.nursery", self._handler, str(theirs.fileno())]
         with theirs:
             self._nursery = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env={**os.environ, **_path()}
             )
+
+    def _send_plan(self) -> None:
         plan = pickle.dumps(self._plan)
         self._control.sendall(PID.pack(len(plan)) + plan)
 

@@ -66,16 +66,19 @@ class AtOnce:
         del request, count
 
 
+def _pushed(tick: int) -> tuple[tuple[ViewSpec, list[dict[str, Any]]], ...]:
+    return ((SPEC, [{"tail": "N1", "at": MIDNIGHT, "delay": float(tick)}]),)
+
+
 def _job(ticks: int = 6, a_tick: int = 40, fault: Fault | None = None) -> Job:
     """A stream whose truths are known two ticks later; every seventh never is."""
     total = ticks * a_tick
-    pushes = lambda t: ((SPEC, [{"tail": "N1", "at": MIDNIGHT, "delay": float(t)}]),)  # noqa: E731
     stream = Stream(
         records=[{"n": n, "hour": n % 24} for n in range(total)],
         truth=[None if n % 7 == 0 else n % 2 for n in range(total)],
         told_at=[n // a_tick + 2 for n in range(total)],
         ticks=[
-            Tick(t * a_tick, (t + 1) * a_tick, MIDNIGHT + timedelta(minutes=10 * t), str(t), pushes(t))
+            Tick(t * a_tick, (t + 1) * a_tick, MIDNIGHT + timedelta(minutes=10 * t), str(t), _pushed(t))
             for t in range(ticks)
         ],
     )

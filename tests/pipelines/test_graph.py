@@ -23,7 +23,7 @@ class Ready:
     def call(self, *_: Any) -> Any:
         raise AssertionError("not used")
 
-    def value(self, node: Node, index: int) -> Any:
+    def value(self, node: Node, _index: int) -> Any:
         self.asked += 1
         return self.values[node.number]
 
