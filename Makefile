@@ -50,7 +50,7 @@ services:
 	@scripts/services.sh
 
 clean:
-	rm -rf .venv build dist flyball.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-home
+	rm -rf .venv build dist flyball.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis flyball-demo
 	find flyball tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/%.stamp: requirements/%.txt pyproject.toml scripts/venv.sh

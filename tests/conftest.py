@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Threads of OpenMP that spin while they wait turn a fit of one second into ten when tests run side by side.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

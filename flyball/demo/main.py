@@ -148,19 +148,27 @@ def _job_for(options: DemoOptions) -> Job:
 
 def _home_for(path: Path) -> Path:
     """Return the folder after checking that it may be used: new, empty, or a former demo's that nothing runs in."""
-    from flyball.control.lease import is_alive
-
     if path.is_file():
         raise Misuse(f"{path} is a file; give --home a folder")
     if path.is_dir() and any(path.iterdir()) and not (path / MARK).exists():
         raise Misuse(f"{path} holds something else than a former demo; give --home another folder")
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        pid = int(json.loads((path / "control.json").read_text(encoding="utf-8"))["pid"])
-        if is_alive(pid):
-            raise Misuse(
-                f"{path} is open in flyball up (process {pid}); stop that first, or give --home another folder"
-            )
+    pid = _acting_on(path)
+    if pid is not None:
+        raise Misuse(f"{path} is in use by process {pid}; stop flyball up there first, or give --home another folder")
     return path
+
+
+def _acting_on(home: Path) -> int | None:
+    """Return the control plane, or else the data plane, that lives in a home; None when neither does."""
+    from flyball.control.lease import is_alive
+
+    for file in (home / "control.json", home / "serving" / "status.json"):
+        pid = 0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or half of what it should be
+            pid = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
+        if pid > 0 and is_alive(pid):
+            return pid
+    return None
 
 
 def _clear(home: Path) -> None:

@@ -316,8 +316,10 @@ class Dispatcher:
         """Write down what ended, find or start what is ready, in one transaction; then tell and send."""
         while self._ended or self._can_go_on():
             with self._record.write() as world:
-                for job, task in self._advance(self._idle, world):
-                    self._send(job, task)  # it runs while the transaction is being made durable
+                tasks = self._advance(self._idle, world)
+            # Only now: what a step builds on must be durable, or a crash would repeat steps whose effects were seen.
+            for job, task in tasks:
+                self._send(job, task)
             ended, self._ended = self._ended, []
             for node, _, _ in ended:
                 node.done.set()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from flyball.demo.main import DemoOptions, run_demo
+from flyball.demo.main import MARK, DemoOptions, run_demo
 from tests.demo.demos import processes_of, run
 
 
@@ -111,3 +113,15 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "home").write_text("")
     assert run_demo(DemoOptions(home=tmp_path / "home")) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["control.json", "serving/status.json"])
+def test_a_former_demo_that_something_runs_in_is_refused_and_left_as_it_is(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / MARK).write_text("{}")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps({"pid": os.getpid()}))
+    assert run_demo(DemoOptions(home=tmp_path)) == 2
+    assert f"in use by process {os.getpid()}" in capsys.readouterr().err
+    assert (tmp_path / file).exists()

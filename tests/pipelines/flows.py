@@ -260,8 +260,7 @@ def stop_here(folder: str) -> int:
 @pipeline
 def resumable(folder: str) -> int:
     first = number(folder, 1)
-    told = [impure(folder, "a"), impure(folder, "a")]
-    resolve(told)
+    resolve([first, impure(folder, "a"), impure(folder, "a")])
     return first + stop_here(folder)
 
 
