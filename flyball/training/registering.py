@@ -126,9 +126,7 @@ def register(
     sources = ([(trained_on, "trained on")] if trained_on else []) + list(also_from)
     metadata = {k: v for k, v in metadata.items() if v is not None}
     with ledger.write(actor, cause) as world:
-        return world.versions.publish(
-            "model", name, kept.digest, metadata=metadata, run=run, made_from=sources
-        )
+        return world.versions.publish("model", name, kept.digest, metadata=metadata, run=run, made_from=sources)
 
 
 def _part(metric_name: str, outputs: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
