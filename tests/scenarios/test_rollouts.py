@@ -48,7 +48,7 @@ def test_a_version_that_fails_a_gate_never_serves_and_says_why(tmp_path: Path, s
 def test_a_better_version_goes_out_by_canary_and_is_promoted_with_its_evidence(
     tmp_path: Path, shared_data: Path
 ) -> None:
-    with world(tmp_path / "home", shared_data) as w:
+    with world(tmp_path / "home", shared_data, hold_labels=500) as w:
         begin(w)
         w.register(w.fit(w.rows(0, 8_000)))
         w.settle()
