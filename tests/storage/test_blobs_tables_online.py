@@ -1,4 +1,4 @@
-"""The embedded stores: blobs by content, tables by version, online values by key."""
+"""The shipped cases over the embedded stores, and what only files can suffer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyball.errors import Corrupt, InvalidInput, NotFound
-from flyball.storage.blobs import digest_of
+from flyball.errors import Corrupt
 from flyball.storage.blobs.files import FileBlobs
 from flyball.storage.online import OnlineValue
 from flyball.storage.online.sqlite import SqliteOnline
 from flyball.storage.tables.parquet import ParquetTables
+from flyball.testing.storage import BlobCases, OnlineCases, TableCases
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -30,17 +30,22 @@ def blobs(tmp_path: Path) -> FileBlobs:
     return FileBlobs(tmp_path / "blobs")
 
 
-def test_a_blob_is_named_by_what_is_in_it_and_kept_once(blobs: FileBlobs, tmp_path: Path) -> None:
-    digest = blobs.put(b"hello")
-    (tmp_path / "same").write_bytes(b"hello")
-    assert blobs.put(tmp_path / "same") == digest == digest_of(b"hello")
-    assert list(blobs.digests()) == [digest]
-    assert blobs.get(digest) == b"hello"
-    assert blobs.open(digest).read() == b"hello"
-    assert blobs.delete(digest)
-    assert not blobs.delete(digest)
-    with pytest.raises(NotFound):
-        blobs.get(digest)
+class TestFileBlobs(BlobCases):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FileBlobs:
+        return FileBlobs(tmp_path / "blobs")
+
+
+class TestParquetTables(TableCases):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> ParquetTables:
+        return ParquetTables(FileBlobs(tmp_path / "blobs"), part_rows=1000)
+
+
+class TestSqliteOnline(OnlineCases):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> SqliteOnline:
+        return SqliteOnline(tmp_path / "online.sqlite")
 
 
 def test_a_blob_that_changed_on_disk_is_refused(blobs: FileBlobs) -> None:
@@ -49,12 +54,6 @@ def test_a_blob_that_changed_on_disk_is_refused(blobs: FileBlobs) -> None:
     assert path is not None
     path.write_bytes(b"hellO")
     with pytest.raises(Corrupt, match="has changed on disk"):
-        blobs.get(digest)
-
-
-@pytest.mark.parametrize("digest", ["", "../../etc/passwd", "a" * 63, "A" * 64, "a" * 63 + "/"])
-def test_what_is_no_digest_never_becomes_a_path(blobs: FileBlobs, digest: str) -> None:
-    with pytest.raises(InvalidInput, match="is not a digest"):
         blobs.get(digest)
 
 
@@ -95,34 +94,6 @@ def test_a_table_reads_back_as_written_and_shares_parts_with_the_next(blobs: Fil
     assert tables.write(frame.lazy()).digest == first.digest
 
 
-def test_a_table_without_rows_keeps_its_schema_and_one_without_columns_is_refused(blobs: FileBlobs) -> None:
-    tables = ParquetTables(blobs)
-    empty = pl.DataFrame(schema={"n": pl.Int64, "at": pl.Datetime("us", "UTC")})
-    assert tables.scan(tables.write(empty.lazy()).digest).collect().schema == empty.schema
-    with pytest.raises(InvalidInput, match="no columns"):
-        tables.write(pl.DataFrame().lazy())
-
-
-def test_rows_with_other_columns_do_not_go_into_a_table(blobs: FileBlobs) -> None:
-    tables = ParquetTables(blobs)
-    first = tables.write(pl.DataFrame({"a": [1], "b": ["x"]}).lazy())
-    with pytest.raises(InvalidInput, match="b is missing"):
-        tables.write([pl.DataFrame({"a": [1]})], after=first.digest)
-    with pytest.raises(InvalidInput, match="a is String, not Int64"):
-        tables.write([pl.DataFrame({"a": ["1"], "b": ["x"]})], after=first.digest)
-
-
-def test_the_newest_value_by_event_time_stays_whatever_the_order_of_arrival(tmp_path: Path) -> None:
-    online = SqliteOnline(tmp_path / "online.sqlite")
-    late, early = OnlineValue(NOW + timedelta(hours=1), {"x": 2}), OnlineValue(NOW, {"x": 1})
-    assert online.put("v", [("k", late)]) == 1
-    assert online.put("v", [("k", early)]) == 0
-    assert online.get("v", ["k", "other"]) == [late, None]
-    assert online.count("v") == 1
-    assert online.delete("v", ["k"]) == 1
-    assert online.get("v", ["k"]) == [None]
-
-
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50), st.integers()), max_size=30))
 def test_online_values_equal_a_plain_dictionary(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, int]]
@@ -135,10 +106,3 @@ def test_online_values_equal_a_plain_dictionary(
             expected[key] = (minute, value % 2**31)
     found = dict(zip("abc", online.get("v", list("abc")), strict=True))
     assert {k: v.values["x"] for k, v in found.items() if v} == {k: v for k, (_, v) in expected.items()}
-
-
-def test_many_keys_come_back_in_the_order_asked(tmp_path: Path) -> None:
-    online = SqliteOnline(tmp_path / "online.sqlite")
-    online.put("v", [(str(n), OnlineValue(NOW, {"n": n})) for n in range(2000)])
-    asked = [str(n) for n in range(1999, -1, -1)]
-    assert [v.values["n"] for v in online.get("v", asked) if v] == list(range(1999, -1, -1))
