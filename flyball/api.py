@@ -49,6 +49,7 @@ __all__ = [
 
 _WAIT_S = 60.0
 _EXAMPLE_ROWS = 20
+_LEAST_LABELS = 300  # as the recipe continuous_training asks
 
 
 class _Session:
@@ -274,7 +275,8 @@ def deploy(
         at.declare("pipeline", f"retrain-{name}", function=recipe, params=params, uses=[f"model/{target}"])
         alarms = [f"monitor/{name}.drifting", f"monitor/{name}.decayed"] if monitor else []
         if alarms:
-            at.declare("trigger", f"retrain-{name}", on=alarms, start=f"retrain-{name}")
+            # A retraining needs labels; a trigger without this would start runs that can only fail.
+            at.declare("trigger", f"retrain-{name}", on=alarms, start=f"retrain-{name}", after_labels=_LEAST_LABELS)
     _act()
     return _wait_for_service(at, name)
 

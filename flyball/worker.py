@@ -148,9 +148,9 @@ def _describe(platform: Platform, run_id: str) -> None:
     """Write down what the run ran on, beside the work."""
     from flyball.tracking.runs import source
 
-    found = {**_environment(platform.home), "source": source(platform.project)}
+    ran_on, came_from = _environment(platform.home), source(platform.project)
     with contextlib.suppress(FlyballError), platform.ledger.write(platform.actor) as world:
-        world.runs.update(run_id, environment=found)
+        world.runs.update(run_id, environment=ran_on, source=came_from)
 
 
 def _environment(home: Path) -> dict[str, Any]:

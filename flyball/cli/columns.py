@@ -67,7 +67,14 @@ def _status_of(*path: str) -> Callable[[Platform, Resource], Any]:
 
 
 def _spec_of(field: str) -> Callable[[Platform, Resource], Any]:
-    return lambda _platform, resource: resource.spec.get(field)
+    """Return a cell that shows a field of the spec; one that was left out has its default."""
+
+    def cell(_platform: Platform, resource: Resource) -> Any:
+        from flyball.ledger import kinds
+
+        return getattr(kinds.validate(resource.kind, resource.name, resource.spec), field)
+
+    return cell
 
 
 def _last_run(_platform: Platform, resource: Resource) -> str | None:

@@ -116,6 +116,7 @@ class Runs(Protocol):
         status: RunStatus | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        source: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
         result: Mapping[str, Any] | None = None,
         heartbeat: bool = False,

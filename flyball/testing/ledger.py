@@ -255,7 +255,8 @@ class LedgerCases:
     def test_a_run_keeps_what_it_was_given(self, ledger: Ledger) -> None:
         with ledger.write("user/a") as tx:
             run = tx.runs.start("training", "late", params={"depth": 6}, of="pipeline/late")
-            tx.runs.update(run.id, params={"rate": 0.1}, tags={"x": "1"})
+            tx.runs.update(run.id, params={"rate": 0.1}, tags={"x": "1"}, source={"commit": "abc"})
+            assert tx.runs.get(run.id).source == {"commit": "abc"}
             with pytest.raises(Conflict, match="already has the parameter depth"):
                 tx.runs.update(run.id, params={"depth": 7})
             tx.runs.add_artifact(run.id, Artifact("plots/roc.svg", "a" * 64, 10))

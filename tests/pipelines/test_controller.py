@@ -90,7 +90,8 @@ def test_a_queued_run_is_carried_out_and_the_pipeline_shows_how_it_ended(project
     again = project.ended(project.queue("fan_in", folder=str(project.marks), count=4))
     assert again.result["value"] == 56
     assert marks(project.marks, "total") == 1
-    assert {"python", "packages", "source", "worker"} <= set(run.environment)
+    assert {"python", "packages", "worker"} <= set(run.environment)
+    assert run.source["script"]
 
 
 def test_steps_find_the_platform_and_their_run(project: Project) -> None:

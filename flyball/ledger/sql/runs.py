@@ -127,6 +127,7 @@ class SqlRuns:
         status: RunStatus | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        source: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
         result: Mapping[str, Any] | None = None,
         heartbeat: bool = False,
@@ -143,6 +144,8 @@ class SqlRuns:
             values["params"] = {**run.params, **new_params}
         if tags:
             values["tags"] = {**run.tags, **_plain(tags)}
+        if source:
+            values["source"] = {**run.source, **_plain(source)}
         if environment:
             values["environment"] = {**run.environment, **_plain(environment)}
         if result:

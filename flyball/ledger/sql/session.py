@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from flyball.clock import Clock
 from flyball.errors import Forbidden
@@ -32,4 +32,8 @@ class Session:
     def insert(self, table: Any) -> Any:
         """Return the dialect's INSERT, which both databases extend by ON CONFLICT in the same way."""
         assert self.actor
-        return (postgresql if self.connection.dialect.name == "postgresql" else sqlite).insert(table)
+        if self.connection.dialect.name == "postgresql":
+            from sqlalchemy.dialects import postgresql  # not needed, and slow to import, without that database
+
+            return postgresql.insert(table)
+        return sqlite.insert(table)
