@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         push,
         run,
         settle,
+        submit,
         watch,
         why,
     )
@@ -56,6 +57,7 @@ _HOMES = {
     "run": "flyball.api",
     "settle": "flyball.api",
     "step": "flyball.pipelines.steps",
+    "submit": "flyball.api",
     "training_set": "flyball.features.training_set",
     "watch": "flyball.api",
     "why": "flyball.api",
@@ -83,6 +85,7 @@ __all__ = [
     "run",
     "settle",
     "step",
+    "submit",
     "training_set",
     "watch",
     "why",

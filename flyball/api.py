@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from flyball.data.rows import Rows
     from flyball.evaluation.evaluate import Evaluation
     from flyball.features.lookup import ViewSpec
+    from flyball.ledger.runs import Run
+    from flyball.pipelines.steps import Pipeline
     from flyball.tracking.runs import ActiveRun
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "push",
     "run",
     "settle",
+    "submit",
     "watch",
     "why",
 ]
@@ -337,6 +340,32 @@ def why(target: str) -> str:
     at = home()
     with at.ledger.read() as world:
         return told(at.why(target), world)
+
+
+def submit(pipeline: Pipeline[..., Any], /, **params: Any) -> Run:
+    """Put a run of a pipeline in the queue: its steps run in worker processes, cached and resumable.
+
+    The pipeline is declared when it is new. Calling it plainly, `late(depth=8)`, runs it here and now instead.
+
+    Returns:
+        The run as queued; `fb.home().run(run.id)` tells how it goes.
+
+    Raises:
+        InvalidInput: the pipeline stands in the script or notebook itself, where no other process finds it.
+    """
+    at = home()
+    if pipeline.module == "__main__":
+        raise InvalidInput(
+            f"pipeline {pipeline.name} stands in the script itself, which a worker would run again from the top; "
+            "move it to a file of its own and import it"
+        )
+    function = pipeline.reference(at.project)
+    known = {r.name: r.spec.get("function") for r in at.resources("pipeline")}
+    if known.get(pipeline.name) != function:
+        at.declare("pipeline", pipeline.name, function=function)
+    run = at.start_pipeline(pipeline.name, params)
+    _act()
+    return run
 
 
 def settle(timeout_s: float = _WAIT_S) -> None:
