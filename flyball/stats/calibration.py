@@ -12,9 +12,9 @@ year. A test that assumes independent rows alarms at once. So a monitor asks its
 4. The level of that limit is alpha / (columns × windows of the horizon) (Bonferroni): under the model, `alpha` is the
    chance that *any* column passes its limit in any of `horizon` windows.
 5. A column drifts when it passes its limit in `persistence` windows in a row (`persisting`). A storm worse than any in
-   the reference passes; drift stays. The model of step 3 alone does not hold its rate where weather is concerned: on
-   the flights, at alpha 0.01, 49 of 192 healthy replays had one window beyond (28 of 48 where a window is a day, 5 of
-   48 where it is two days) and none had two in a row, so the default is two.
+   the reference passes; drift stays. The model of step 3 alone does not hold its rate where weather is concerned: in
+   healthy replays of the flights single windows passed far more often than alpha says, above all where a window is a
+   day, and two in a row did not, so the default is two (docs/decisions/0004 says how far that can be trusted).
 
 Two floors lie under each limit: the same prediction limit for blocks drawn from the reference as independent rows (no
 window of real rows varies less), and what a value that the reference never showed may take of a window by chance.

@@ -28,7 +28,7 @@ class OnlineStore(Protocol):
         ...
 
     def get(self, view: str, keys: Sequence[str]) -> list[OnlineValue | None]:
-        """Return the values in the order of `keys`, None where there is none. ≤ 15 µs for one key embedded."""
+        """Return the values in the order of `keys`, None where there is none."""
         ...
 
     def delete(self, view: str, keys: Sequence[str] | None = None) -> int:
