@@ -8,7 +8,7 @@
 #   make bench          measure this machine; the last line is JSON
 #   make requirements   pin the newest versions that pyproject allows
 #   make reference      write docs/reference.md from the code
-#   make services       install PostgreSQL and Chromium, which some tests use
+#   make services       install PostgreSQL, Redis and Chromium, which some tests use
 #   make clean          remove what was built here
 
 PYTHON ?= python3

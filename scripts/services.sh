@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Install what some tests run for themselves, where it is missing: a PostgreSQL server and Chromium.
-# The tests start both on free ports in temporary folders; no cluster and no service is left running by this.
+# Install what some tests run for themselves, where it is missing: servers of PostgreSQL and Redis, and Chromium.
+# The tests start them on free ports in temporary folders; no cluster and no service is left running by this.
 set -euo pipefail
 
 missing=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing+=(postgresql)
+command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
@@ -25,5 +26,12 @@ if [[ " ${missing[*]} " == *" postgresql "* ]]; then
     "${get[@]}" install --yes --no-install-recommends postgresql-common >/dev/null
     "${as_root[@]}" sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' \
         /etc/postgresql-common/createcluster.conf
+fi
+# Packages of servers start them on their usual ports unless a policy says no.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod +x "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
 fi
 "${get[@]}" install --yes --no-install-recommends "${missing[@]}" >/dev/null

@@ -6,14 +6,14 @@ conflict, a crash leaves at most unreferenced blobs, and two versions share the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Part", "Table", "TableStore"]
+__all__ = ["Part", "Summariser", "Table", "TableStore"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,21 @@ class Table:
     @property
     def size_bytes(self) -> int:
         return sum(part.size_bytes for part in self.parts)
+
+
+class Summariser(Protocol):
+    """Summarises rows while they are written, so that a table's summary never needs its rows again.
+
+    Summaries add up: `merged` of the summaries of parts is the summary of all rows, however they were split.
+    """
+
+    def of(self, frame: pl.DataFrame) -> bytes:
+        """Return the summary of some rows."""
+        ...
+
+    def merged(self, summaries: Sequence[bytes]) -> bytes:
+        """Return the summary of the rows of all."""
+        ...
 
 
 class TableStore(Protocol):
