@@ -1,0 +1,23 @@
+"""The composition root: settings → backends → `Platform`, and the one table that says who may do what.
+
+Everything that a person or a program can do to Flyball is a method of `Platform`, in the file of its subject here;
+`cli`, `web`, `wire` and the Python API only parse, call and show. Only this package chooses backends.
+"""
+
+from __future__ import annotations
+
+from flyball.platform.acting import LoopActs
+from flyball.platform.authority import MAY
+from flyball.platform.data import DataActs
+from flyball.platform.home import KIND_MODULES
+from flyball.platform.journal import JournalActs
+from flyball.platform.models import ModelActs
+from flyball.platform.resources import ResourceActs
+from flyball.platform.runs import RunActs
+from flyball.platform.serving import ServingActs
+
+__all__ = ["KIND_MODULES", "MAY", "Platform"]
+
+
+class Platform(ResourceActs, DataActs, RunActs, ModelActs, ServingActs, JournalActs, LoopActs):
+    """One home, seen by one principal. Cheap to make for another principal: `platform.as_(principal)`."""

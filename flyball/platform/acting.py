@@ -1,0 +1,51 @@
+"""The controllers of all rooms, and the loop that runs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flyball import settings
+
+if TYPE_CHECKING:
+    from flyball.control import Controller
+    from flyball.control.loop import Loop
+
+from flyball.platform.home import Home
+
+__all__ = ["LoopActs"]
+
+
+class LoopActs(Home):
+    """The controllers of all rooms, and the loop that runs them."""
+
+    def controllers(self) -> list[Controller]:
+        """Return the controllers of all rooms over this platform's backends."""
+        from flyball.delivery.promotion import PromotionController
+        from flyball.monitoring.monitors import MonitorController
+        from flyball.pipelines.controller import PipelineController
+        from flyball.pipelines.triggers import TriggerController
+        from flyball.serving.deployments import DeploymentController
+        from flyball.serving.evidence import TrafficEvidence
+
+        serving = self.home / "serving"
+        return [
+            PromotionController(),
+            DeploymentController(serving, TrafficEvidence(self.traffic, serving / "status.json")),
+            MonitorController(self.traffic, self.datasets, self.monitor_results),
+            PipelineController(self.home, worker_command),
+            TriggerController(self.traffic),
+        ]
+
+    def loop(self) -> Loop:
+        """Return the loop that keeps this home as wanted; start it or settle it."""
+        from flyball.control.loop import ControlSettings, Loop
+
+        chosen = settings.load(ControlSettings, "control", self.home)
+        return Loop(self.ledger, self.controllers(), self.clock, chosen)
+
+
+def worker_command(home: Path, run: str) -> list[str]:
+    """Return the command that executes a pipeline run."""
+    return [sys.executable, "-m", "flyball.worker", "--home", str(home), "--run", run]

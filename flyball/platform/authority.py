@@ -1,0 +1,23 @@
+"""Who may do what: the lowest role that each act of the platform needs. The one such table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["MAY"]
+
+MAY: Mapping[str, str] = {
+    "read": "viewer",
+    "predict": "operator",
+    "label": "operator",
+    "rollback": "operator",
+    "silence": "operator",
+    "start": "operator",
+    "publish": "editor",
+    "record": "editor",
+    "register": "editor",
+    "push": "editor",
+    "apply": "editor",
+    "delete": "editor",
+    "approve": "editor",
+}

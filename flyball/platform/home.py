@@ -1,0 +1,207 @@
+"""One home: opening it, its backends, and who acts on it. All acts of the platform stand on this.
+
+Only this package chooses backends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from flyball import settings
+from flyball.clock import SYSTEM, Clock
+from flyball.errors import Forbidden, Incompatible, InvalidInput, NotFound
+from flyball.governance.identity import Principal, local_user
+from flyball.ledger import Fence, Ledger, Transaction, kinds
+from flyball.ledger.refs import Ref, ref
+from flyball.platform.authority import MAY
+
+if TYPE_CHECKING:
+    from flyball.data.datasets import Datasets
+    from flyball.monitoring.results import Results
+    from flyball.storage.blobs import BlobStore
+    from flyball.storage.online import OnlineStore
+    from flyball.storage.tables import TableStore
+    from flyball.tracking.live import LiveTraffic
+
+__all__ = ["KIND_MODULES", "Home"]
+
+HOME_FORMAT = 1
+
+KIND_MODULES = (
+    "flyball.data.kinds",
+    "flyball.features.kinds",
+    "flyball.models.kinds",
+    "flyball.monitoring.kinds",
+    "flyball.pipelines.kinds",
+    "flyball.serving.kinds",
+)
+
+
+class Home:
+    """A home seen by one principal. Cheap to make for another principal: `home.as_(principal)`."""
+
+    def __init__(self, home: Path, ledger: Ledger, principal: Principal, clock: Clock = SYSTEM) -> None:
+        self.home = home
+        self.ledger = ledger
+        self.principal = principal
+        self.clock = clock
+
+    @classmethod
+    def open(
+        cls,
+        home: str | os.PathLike[str] | None = None,
+        principal: Principal | None = None,
+        clock: Clock = SYSTEM,
+        *,
+        create: bool = True,
+    ) -> Self:
+        """Open a home, creating it when it is not there.
+
+        Raises:
+            NotFound: it is not there and `create` is false.
+            Incompatible: it was made by a newer release; nothing was touched.
+            InvalidInput: the path is a file, or a setting is wrong.
+        """
+        path = cls.home_of(home, create=create)
+        from flyball.ledger.sql import LedgerSettings, open_ledger
+
+        for module in KIND_MODULES:
+            importlib.import_module(module)
+        ledger = open_ledger(path, settings.load(LedgerSettings, "ledger", path), clock)
+        return cls(path, ledger, principal or local_user(), clock)
+
+    @staticmethod
+    def home_of(home: str | os.PathLike[str] | None = None, *, create: bool = True) -> Path:
+        """Return the folder of a home, making it when allowed, without opening anything in it; raises as `open`."""
+        path = settings.home_directory(home)
+        _check_home(path, create=create)
+        return path
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.ledger.close()
+
+    def as_(self, principal: Principal) -> Self:
+        """Return the same home as another principal sees it."""
+        other = type(self)(self.home, self.ledger, principal, self.clock)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in other.__dict__})
+        return other
+
+    @property
+    def project(self) -> Path:
+        """The folder that declarations' paths are relative to: what `flyball.json` says, else the home's parent."""
+        marked = _home_facts(self.home).get("project")
+        return Path(marked) if marked else self.home.parent
+
+    def belongs_to(self, project: Path) -> None:
+        """Remember the project's folder, where it is not the home's parent."""
+        self._may("apply")
+        if project.absolute() != self.project:
+            _write_json(self.home / "flyball.json", {**_home_facts(self.home), "project": str(project.absolute())})
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        from flyball.storage.blobs.files import FileBlobs
+
+        return FileBlobs(self.home / "blobs")
+
+    @cached_property
+    def tables(self) -> TableStore:
+        from flyball.storage.tables.parquet import ParquetTables
+
+        return ParquetTables(self.blobs)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        from flyball.storage.online.sqlite import SqliteOnline
+
+        return SqliteOnline(self.home / "online.sqlite")
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        from flyball.data.datasets import Datasets
+
+        return Datasets(self.ledger, self.tables, self.project, self.clock)
+
+    @cached_property
+    def traffic(self) -> LiveTraffic:
+        from flyball.tracking.live import LiveTraffic
+
+        return LiveTraffic(self.home / "traffic", self.clock)
+
+    @cached_property
+    def monitor_results(self) -> Results:
+        from flyball.monitoring.results import Results
+
+        return Results(self.home / "streams")
+
+    @property
+    def actor(self) -> str:
+        """Who acts, as the journal names them."""
+        return self.principal.actor
+
+    def _may(self, act: str) -> None:
+        role = MAY[act]
+        if not self.principal.has(role):
+            raise Forbidden(f"{self.principal.actor} is {self.principal.role} and may not {act}; that needs {role}")
+
+    def _reading(self) -> AbstractContextManager[Transaction]:
+        self._may("read")
+        return self.ledger.read()
+
+    def _writing(
+        self, act: str, cause: int | None = None, fence: Fence | None = None
+    ) -> AbstractContextManager[Transaction]:
+        self._may(act)
+        return self.ledger.write(self.actor, cause, fence)
+
+    def _ref(self, target: str | Ref) -> Ref:
+        """Return a reference whose kind may be written as people write it: `Datasets/flights`, `deployment/late`."""
+        text = str(target)
+        kind, slash, rest = text.partition("/")
+        if not slash:
+            raise InvalidInput(f'"{text}" is not a reference; write it like deployment/late')
+        return ref(f"{kind}/{rest}" if kind in ("run", "event") else f"{kinds.kind_of(kind).word}/{rest}")
+
+
+def _check_home(home: Path, *, create: bool) -> None:
+    """Make sure that `home` is a home that this release understands, making one when allowed."""
+    facts = _home_facts(home)
+    found = facts.get("format")
+    if found is None:
+        if home.is_dir() and any(home.iterdir()) and not (home / "flyball.toml").exists():
+            raise InvalidInput(f"{home} is not empty and not a Flyball home; choose another folder with --home")
+        if not create:
+            raise NotFound(f"there is no Flyball home in {home}; make one with: flyball init, or name it with --home")
+        home.mkdir(parents=True, exist_ok=True)
+        _write_json(home / "flyball.json", {"format": HOME_FORMAT})
+    elif not isinstance(found, int) or found > HOME_FORMAT:
+        raise Incompatible(
+            f"the home {home} has format {found} of a newer Flyball; this one reads up to {HOME_FORMAT}. "
+            "Nothing was changed; install the newer release"
+        )
+
+
+def _home_facts(home: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((home / "flyball.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        raise InvalidInput(f"{home} is a file; a home is a folder") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidInput(f"{home / 'flyball.json'} cannot be read: {error}") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
