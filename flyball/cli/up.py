@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flyball import settings
 from flyball.cli.app import Home, app
 from flyball.errors import FlyballError, Unavailable
 from flyball.settings import DEFAULT_PORT, DEFAULT_SERVE_PORT
@@ -30,6 +31,7 @@ from flyball.settings import DEFAULT_PORT, DEFAULT_SERVE_PORT
 if TYPE_CHECKING:
     from flyball.cli.supervisor import DataPlane
     from flyball.platform import Platform
+    from flyball.wire.openlineage.sending import OpenlineageSettings
 
 log = logging.getLogger("flyball.up")
 
@@ -102,11 +104,15 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
     from flyball.cli.supervisor import ControlPlane
     from flyball.clock import SYSTEM, format_instant
     from flyball.platform import Platform
+    from flyball.wire.openlineage.sending import Exporter, OpenlineageSettings, receiver_of
 
     platform = Platform.open(path)
+    exporter: Exporter | None = None
     try:
         loop = platform.loop()
-        server, web = _server(platform, loop, host, listener)
+        lineage = settings.load(OpenlineageSettings, "openlineage", path)
+        receiver = receiver_of(lineage, path)
+        server, web = _server(platform, loop, host, listener, lineage)
         address = _shown(listener)
 
         def close() -> None:
@@ -127,6 +133,9 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
                     print(f"flyball is ready: pages {address}  predictions {predictions}  home {path}", flush=True)
 
         loop.start()
+        if receiver is not None:
+            exporter = Exporter(platform.ledger, receiver, path, lineage.namespace)
+            exporter.start(lineage.every_s)
         threading.Thread(target=announce, name="announce", daemon=True).start()
         ControlPlane(os.getpid(), address, format_instant(SYSTEM.now())).write(path)
         ending.closes(close)
@@ -140,22 +149,28 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
         ending.is_set.set()
         plane.begin_stop()
         loop.stop(_LOOP_S)
+        if exporter is not None:
+            exporter.stop(_LOOP_S)
     finally:
         platform.close()
     if ending.error is not None:
         raise ending.error
 
 
-def _server(platform: Platform, loop: Any, host: str, listener: socket.socket) -> tuple[Any, Any]:
+def _server(
+    platform: Platform, loop: Any, host: str, listener: socket.socket, lineage: OpenlineageSettings
+) -> tuple[Any, Any]:
     """Return the HTTP server, not yet running, and its application."""
     import uvicorn
 
     from flyball.web.pages import mount
     from flyball.wire.native.app import make_app
+    from flyball.wire.openlineage.routes import add_lineage
 
     if not _is_loopback(listener):
         log.warning("whoever reaches %s may do everything here: there is no login", _shown(listener))
     web = make_app(platform, loop=loop, hosts=_hosts(host, listener), takes_addresses=not _is_loopback(listener))
+    add_lineage(web, platform, lineage.namespace)
     mount(web, platform)
 
     class Server(uvicorn.Server):

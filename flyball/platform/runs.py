@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import NotFound, listed
+from flyball.ledger import Transaction
 from flyball.ledger.refs import ref
 from flyball.ledger.runs import Artifact, MetricPoint, Run
 
@@ -27,6 +29,10 @@ class RunActs(Home):
         with self._writing("record") as world:
             run = world.runs.start(kind, name, source=source(), environment=environment(), **options)
         return ActiveRun(run, self.ledger, self.blobs, self.actor, self.clock)
+
+    def recording(self) -> AbstractContextManager[Transaction]:
+        """Return a transaction in which what happened elsewhere is recorded."""
+        return self._writing("record")
 
     def start_pipeline(self, name: str, params: Mapping[str, Any] | None = None) -> Run:
         """Put a run of a pipeline in the queue; whoever acts on this home carries it out. Raises NotFound."""
