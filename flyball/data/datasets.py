@@ -7,17 +7,21 @@ never lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from flyball.clock import SYSTEM, Clock
 from flyball.data.contracts import read_contract
+from flyball.data.formats import Format, converted
 from flyball.data.kinds import Dataset
+from flyball.data.publishing import ANY, Mode, Put, publish_behind, putting
 from flyball.data.terms import Contract
 from flyball.errors import InvalidInput, did_you_mean, listed
-from flyball.ledger import Ledger
+from flyball.ledger import Ledger, Transaction
 from flyball.ledger.refs import Ref
 from flyball.ledger.versions import Version
 from flyball.storage.tables import Table, TableStore
@@ -25,9 +29,10 @@ from flyball.storage.tables import Table, TableStore
 if TYPE_CHECKING:
     import polars as pl
 
+    from flyball.data.diffs import Diff
     from flyball.data.reports import ContractReport
 
-__all__ = ["ContractBroken", "Datasets", "Published"]
+__all__ = ["ContractBroken", "Datasets", "Mode", "Published"]
 
 
 class ContractBroken(InvalidInput):
@@ -41,11 +46,38 @@ class ContractBroken(InvalidInput):
 
 @dataclass(frozen=True)
 class Published:
-    """What came of publishing: the version, its contract's report, and what was kept aside."""
+    """What came of publishing: the version, its contract's report, and what was kept aside.
+
+    `changes` counts what became of the rows: `appended`; or of an upsert `inserted`, `updated`, `unchanged` and
+    `repeats` (rows that a later one of the same key overruled).
+    """
 
     version: Version
     report: ContractReport | None = None
     quarantined: Version | None = None
+    changes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked of `publish`; of rows from the dataset's own source also where the reading began and ended."""
+
+    name: str
+    spec: Dataset
+    contract: Contract | None
+    actor: str
+    run: str | None
+    made_from: tuple[tuple[Ref, str], ...]
+    note: str
+    cause: int | None
+    watermark: Mapping[str, Any] | None = None
+    since: Any = ANY
+    confirm: Callable[[], None] = lambda: None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns that stay text, such as codes like 01001."""
+        return self.contract.string_columns if self.contract is not None else ()
 
 
 class Datasets:
@@ -63,7 +95,8 @@ class Datasets:
         source: Any = None,
         *,
         actor: str,
-        mode: Literal["overwrite", "append"] = "overwrite",
+        mode: Mode | None = None,
+        key: str | Sequence[str] = (),
         run: str | None = None,
         made_from: Iterable[tuple[Ref, str]] = (),
         note: str = "",
@@ -73,9 +106,13 @@ class Datasets:
 
         Args:
             name: the dataset; it must have been applied.
-            source: a Polars, pandas or Arrow frame, records, or a path or glob; default: the dataset's own source.
+            source: a Polars, pandas or Arrow frame, records, or a path or glob; default: the dataset's own source, of
+                which only what is new is read where it has a watermark. Nothing new returns the newest version.
             actor: who publishes.
-            mode: `append` puts the rows behind those of the newest version.
+            mode: `overwrite` makes a version of these rows alone (and reads the dataset's own source whole); `append`
+                puts them behind those of the newest version; `upsert` replaces the rows of the same key and puts the
+                others behind. Default: `overwrite`, or what the dataset's own source says.
+            key: the columns that name a row, for upsert; default: the dataset's `key`.
             run: the run that made the rows.
             made_from: what they were made from, with the role of each.
             note: a sentence that stays with the version.
@@ -83,45 +120,119 @@ class Datasets:
 
         Raises:
             NotFound: no such dataset.
-            InvalidInput: the source cannot be read, is empty, or lacks a column that the dataset names.
+            InvalidInput: the source cannot be read, is empty, or lacks a column that the dataset names; rows to append
+                or upsert have other columns than the dataset (schema drift), or no value in the key.
             ContractBroken: the batch was kept aside; what was published before is untouched.
+            Conflict: others published so often meanwhile that the rows never came behind the newest version.
+            Unavailable: the disk is full. In these cases nothing was published and the last version is as it was.
         """
+        if mode is not None and mode not in get_args(Mode):
+            raise InvalidInput(
+                f'mode is "{mode}"{did_you_mean(mode, get_args(Mode))}; expected overwrite, append or upsert'
+            )
+        if key and mode != "upsert":
+            raise InvalidInput(f'a key is for mode="upsert", not for "{mode or "overwrite"}"')
         with self._ledger.read() as world:
             spec = Dataset.model_validate(world.resources.get("dataset", name).spec)
-        contract = self.contract(name, spec)
-        frame = self._open(name, spec, source, contract)
-        _check_columns(name, spec, frame)
-        good, bad, report = frame, None, None
-        if contract is not None:
-            from flyball.data.checking import check, split
+            own = spec.source if source is None else None
+            newest = next(iter(world.versions.all("dataset", name, limit=1)), None) if own else None
+        key = [key] if isinstance(key, str) else list(key or spec.key)
+        asked = _Asked(name, spec, self.contract(name, spec), actor, run, tuple(made_from), note, cause)
+        if source is not None:
+            from flyball.data.sources import open_source
 
-            report = check(frame, contract, now=self._clock.now())
-            if not report.passed:
-                if spec.on_failure == "quarantine" or report.fail_kind == "table":
-                    raise self._keep_aside(name, frame, report, actor, run, cause)
-                good, bad = split(frame, contract)
-        table = self._write(good, name, mode)
-        if table.rows == 0:
-            raise InvalidInput(f"dataset/{name}: the batch has no rows; nothing was published")
-        aside = self._tables.write(bad) if bad is not None else None
-        metadata = _metadata(spec, table, report, note)
-        with self._ledger.write(actor, cause) as world:
-            quarantined = None
-            if aside is not None and aside.rows and report is not None:
-                quarantined = world.versions.publish(
-                    "quarantine", name, aside.digest, metadata=_metadata(spec, aside, report, "failing rows"), run=run
-                )
-                metadata["quarantined"] = {"version": str(quarantined.ref), "rows": aside.rows}
-            version = world.versions.publish(
-                "dataset", name, table.digest, metadata=metadata, run=run, made_from=made_from
-            )
-        return Published(version, report, quarantined)
+            frame = open_source(source, string_columns=asked.texts)
+            return self._publish(asked, frame, mode or "overwrite", key)
+        if own is None:
+            raise InvalidInput(f"dataset/{name} has no source of its own; give publish() a frame, records or a path")
+        from flyball.data.sources import read_source
 
-    def frame(self, name: str, version: str | int = "latest", kind: str = "dataset") -> pl.LazyFrame:
-        """Return a version's rows, lazily. Raises NotFound."""
+        since = newest.metadata.get("watermark") if newest and mode != "overwrite" else None
+        reading = read_source(
+            own, since, project=self._project, key=spec.key, string_columns=asked.texts, clock=self._clock
+        )
+        with reading:
+            if reading.frame is None:
+                if newest is None:
+                    raise InvalidInput(f"dataset/{name}: its source has no rows; nothing was published")
+                return Published(newest)
+            found: Mode = "overwrite" if reading.mode == "whole" else reading.mode
+            kept = replace(asked, watermark=reading.watermark, since=since, confirm=reading.confirm)
+            return self._publish(kept, reading.frame, mode or found, key)
+
+    def frame(
+        self, name: str, version: str | int = "latest", kind: str = "dataset", at: datetime | None = None
+    ) -> pl.LazyFrame:
+        """Return a version's rows, lazily.
+
+        Args:
+            version: a number, an alias or `latest`.
+            at: with a zone; what `latest` or the alias meant then.
+
+        Raises:
+            NotFound: there is no such version, or there was none yet.
+            InvalidInput: `at` has no zone, or is given beside a number.
+        """
+        return self._tables.scan(self._version(name, version, kind, at).digest)
+
+    def read(
+        self,
+        name: str,
+        version: str | int = "latest",
+        kind: str = "dataset",
+        at: datetime | None = None,
+        *,
+        format: Format = "polars",
+    ) -> Any:
+        """Return a version's rows as `polars`, `arrow`, `duckdb` or `pandas`; see `formats` and `frame`.
+
+        Raises MissingExtra when the library is not installed.
+        """
+        digest = self._version(name, version, kind, at).digest
+        return converted(self._tables.scan(digest), self._tables.paths(digest), format)
+
+    def table(
+        self, name: str, version: str | int = "latest", kind: str = "dataset", at: datetime | None = None
+    ) -> Table:
+        """Return what a version consists of: columns, parts, rows, bytes. Raises as `frame`."""
+        return self._tables.read(self._version(name, version, kind, at).digest)
+
+    def summary(
+        self, name: str, version: str | int = "latest", kind: str = "dataset", at: datetime | None = None
+    ) -> bytes | None:
+        """Return a version's summary (its profile), from those of its parts; None where none is made."""
+        return self._tables.summary(self._version(name, version, kind, at).digest)
+
+    def diff(
+        self,
+        name: str,
+        before: str | int,
+        after: str | int = "latest",
+        *,
+        key: str | Sequence[str] | None = None,
+        sample: int = 10,
+        distances: Callable[[bytes, bytes], Mapping[str, float]] | None = None,
+    ) -> Diff:
+        """Return how two versions differ: columns, rows by key (without one: as wholes), distributions.
+
+        Args:
+            key: the columns that name a row; default: the dataset's `key`; empty: compare rows as wholes.
+            sample: how many rows to show of each sort.
+            distances: what compares two summaries, column by column; default: shares of values of a sample of rows.
+
+        Raises:
+            NotFound: there is no such version.
+            InvalidInput: a key column is not in both versions, or the key names several rows.
+        """
+        from flyball.data.diffs import diff
+
         with self._ledger.read() as world:
-            found = world.versions.get(kind, name, version)
-        return self._tables.scan(found.digest)
+            pair = [world.versions.get("dataset", name, version) for version in (before, after)]
+            if key is None:
+                key = Dataset.model_validate(world.resources.get("dataset", name).spec).key
+        digests = [version.digest for version in pair]
+        made = diff(self._tables, *digests, key=key, sample=sample, distances=distances)
+        return replace(made, before=str(pair[0].ref), after=str(pair[1].ref))
 
     def contract(self, name: str, spec: Dataset) -> Contract | None:
         """Return the dataset's contract, read and compiled, or None when it has none."""
@@ -134,25 +245,64 @@ class Datasets:
             return read_contract(path)
         return read_contract(spec.contract)
 
-    def _open(self, name: str, spec: Dataset, source: Any, contract: Contract | None) -> pl.LazyFrame:
-        from flyball.data.sources import open_source
+    def _publish(self, asked: _Asked, frame: pl.LazyFrame, mode: Mode, key: Sequence[str]) -> Published:
+        """Check the rows, write what is good of them, and publish."""
+        name, spec = asked.name, asked.spec
+        _check_columns(name, spec, frame)
+        good, bad, report = frame, None, None
+        if asked.contract is not None:
+            from flyball.data.checking import check, split
 
-        texts = contract.string_columns if contract is not None else ()  # codes such as 01001 stay text
-        if source is not None:
-            return open_source(source, string_columns=texts)
-        if spec.source is None:
-            raise InvalidInput(f"dataset/{name} has no source of its own; give publish() a frame, records or a path")
-        return open_source(str(self._project / spec.source.files), string_columns=texts)
+            report = check(frame, asked.contract, now=self._clock.now())
+            if not report.passed:
+                if spec.on_failure == "quarantine" or report.fail_kind == "table":
+                    raise self._keep_aside(name, frame, report, asked.actor, asked.run, asked.cause)
+                good, bad = split(frame, asked.contract)
+        with ExitStack() as scope:
+            put = putting(self._tables, name, good, mode, key, scope)
+            aside = self._tables.write(bad) if bad is not None else None
 
-    def _write(self, frame: pl.LazyFrame, name: str, mode: str) -> Table:
-        after = None
-        if mode == "append":
-            with self._ledger.read() as world:
-                newest = world.versions.all("dataset", name, limit=1)
-            after = newest[0].digest if newest else None
-        elif mode != "overwrite":
-            raise InvalidInput(f'mode is "{mode}"; expected overwrite or append')
-        return self._tables.write(frame, after)
+            def publish(world: Transaction, done: Put) -> Published:
+                asked.confirm()
+                metadata = _metadata(spec, done.table, report, asked.note, mode, done.counts)
+                carried = done.newest.metadata.get("watermark") if done.newest else None
+                if asked.watermark is not None or carried is not None:
+                    metadata["watermark"] = asked.watermark if asked.watermark is not None else carried
+                quarantined = None
+                if aside is not None and aside.rows and report is not None:
+                    kept = _metadata(spec, aside, report, "failing rows")
+                    quarantined = world.versions.publish("quarantine", name, aside.digest, metadata=kept, run=asked.run)
+                    metadata["quarantined"] = {"version": str(quarantined.ref), "rows": aside.rows}
+                version = world.versions.publish(
+                    "dataset",
+                    name,
+                    done.table.digest,
+                    metadata=metadata,
+                    run=asked.run,
+                    made_from=asked.made_from,
+                    after=None if mode == "overwrite" else done.newest or 0,
+                )
+                return Published(version, report, quarantined, done.counts)
+
+            if mode == "overwrite":
+                whole = put(None)
+                with self._ledger.write(asked.actor, asked.cause) as world:
+                    return publish(world, whole)
+            return publish_behind(
+                self._ledger,
+                self._tables,
+                self._clock,
+                name,
+                put,
+                publish,
+                actor=asked.actor,
+                cause=asked.cause,
+                since=asked.since,
+            )
+
+    def _version(self, name: str, version: str | int, kind: str, at: datetime | None) -> Version:
+        with self._ledger.read() as world:
+            return world.versions.get(kind, name, version, at)
 
     def _keep_aside(
         self, name: str, frame: pl.LazyFrame, report: ContractReport, actor: str, run: str | None, cause: int | None
@@ -182,7 +332,14 @@ def _check_columns(name: str, spec: Dataset, frame: pl.LazyFrame) -> None:
             )
 
 
-def _metadata(spec: Dataset, table: Table, report: ContractReport | None, note: str) -> dict[str, Any]:
+def _metadata(
+    spec: Dataset,
+    table: Table,
+    report: ContractReport | None,
+    note: str,
+    mode: str = "overwrite",
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     kept: Mapping[str, Any] = {
         "rows": table.rows,
         "size_bytes": table.size_bytes,
@@ -191,5 +348,7 @@ def _metadata(spec: Dataset, table: Table, report: ContractReport | None, note: 
         "target": spec.target,
         "contract": report.to_dict() if report else None,
         "note": note,
+        "mode": mode if mode != "overwrite" else "",
+        "changes": dict(counts) if counts else "",
     }
     return {k: v for k, v in kept.items() if v not in (None, "")}

@@ -16,6 +16,7 @@ from flyball.ledger.journal import Journal
 from flyball.ledger.lineage import Lineage
 from flyball.ledger.resources import Resources
 from flyball.ledger.runs import Runs
+from flyball.ledger.search import Search
 from flyball.ledger.versions import Versions
 
 __all__ = ["Fence", "Ledger", "Transaction"]
@@ -43,6 +44,8 @@ class Transaction(Protocol):
     def lineage(self) -> Lineage: ...
     @property
     def journal(self) -> Journal: ...
+    @property
+    def search(self) -> Search: ...
 
 
 class Ledger(Protocol):
@@ -75,6 +78,14 @@ class Ledger(Protocol):
 
     def release(self, fence: Fence) -> None:
         """Give a lease back, if it is still held."""
+        ...
+
+    def compact(self) -> None:
+        """Give up the space of what was replaced or removed, so that its bytes are no longer in the database's files.
+
+        Raises:
+            Unavailable: others kept the database busy for too long; nothing is lost, try again.
+        """
         ...
 
     def close(self) -> None:

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 from flyball.clock import format_instant
 
-__all__ = ["GENESIS", "Event", "Journal", "event_hash"]
+__all__ = ["GENESIS", "REDACTED", "Event", "Journal", "event_hash"]
 
 GENESIS = "0" * 64
+REDACTED = "redacted"  # the action of an event that says of another that its detail was replaced
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,16 @@ class Journal(Protocol):
         """Return the event and its causes, back to the one that has none."""
         ...
 
+    def redact(self, seq: int, detail: Mapping[str, Any], cause: int | None = None) -> Event:
+        """Replace an event's detail, because a person's data stands in it, and note `redacted`; return that event.
+
+        The event keeps its hash, which chains it as before; what its detail was can no longer be proved, but that it
+        was replaced, by whom and when, can. Raises NotFound.
+        """
+        ...
+
     def verify(self) -> int:
-        """Check every hash; return how many events there are.
+        """Check every hash; return how many events there are. A redacted event has the hash that was noted of it.
 
         Raises:
             Corrupt: an event was changed, removed or put in; says which.

@@ -106,6 +106,8 @@ def _sentence(kind: Kind, name: str, error: pydantic.ValidationError) -> str:
             problems.append(f'unknown field "{path}"{did_you_mean(str(problem["loc"][-1]), known)}')
         elif problem["type"] == "missing":
             problems.append(f'the field "{path}" is missing')
+        elif isinstance(problem.get("input"), Mapping):  # of no help, and it may hold what must not be shown
+            problems.append(f'"{path}": {problem["msg"].removeprefix("Value error, ")}')
         else:
             value = str(problem.get("input"))[:60]
             problems.append(f'"{path}" is {value!r}: {problem["msg"].removeprefix("Value error, ")}')

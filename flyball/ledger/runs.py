@@ -150,6 +150,22 @@ class Runs(Protocol):
         """Return the run's files by path."""
         ...
 
+    def rewrite(
+        self,
+        id: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+        artifacts: Iterable[Artifact] = (),
+    ) -> Run:
+        """Replace what a run keeps, finished or not, because a person's data must leave it; notes nothing.
+
+        What is None stays. Artifacts replace those of the same path; an empty digest removes the record.
+        """
+        ...
+
     def delete(self, id: str) -> None:
         """Remove a finished run with its metrics and artifact records. Raises Conflict while it runs."""
         ...

@@ -54,20 +54,57 @@ class Versions(Protocol):
         run: str | None = None,
         made_from: Iterable[tuple[Ref, str]] = (),
         cause: int | None = None,
+        after: Version | int | None = None,
     ) -> Version:
         """Make the next version; the digest of the newest version again returns that version unchanged.
 
         Args:
             made_from: lineage, as (reference, role) pairs such as `(ref("dataset/flights@12"), "trained on")`.
+            after: the newest version that this one was made behind, as it was read; 0 when there was none.
+
+        Raises:
+            Conflict: with `after`, another is the newest by now or that one was rewritten; nothing was written.
         """
         ...
 
-    def get(self, kind: str, name: str, version: str | int = "latest") -> Version:
-        """Return a version by number, alias or `latest`. Raises NotFound."""
+    def hold(self) -> None:
+        """Let nobody else publish until this transaction ends, so that the newest version stays the newest."""
+        ...
+
+    def get(self, kind: str, name: str, version: str | int = "latest", at: datetime | None = None) -> Version:
+        """Return a version by number, alias or `latest`; with `at`, what `latest` or the alias meant at that time.
+
+        Raises:
+            NotFound: there is no such version, or there was none yet.
+            InvalidInput: `at` has no zone, or is given beside a number.
+        """
         ...
 
     def all(self, kind: str, name: str | None = None, limit: int = 1000) -> list[Version]:
         """Return versions, newest first."""
+        ...
+
+    def digests(self, kind: str | None = None) -> list[tuple[str, str, int, str]]:
+        """Return (kind, name, number, digest) of every version of one kind, or of all, by name and number."""
+        ...
+
+    def rewrite(
+        self,
+        kind: str,
+        name: str,
+        number: int,
+        digest: str,
+        metadata: Mapping[str, Any],
+        *,
+        action: str = "erased",
+        detail: Mapping[str, Any] | None = None,
+        cause: int | None = None,
+    ) -> Version:
+        """Replace what a version consists of, because rows must leave it; number, maker and lineage stay.
+
+        The one exception to "versions never change": the law and retention ask for it. Notes the event `action` with
+        the digests before and after. Equal contents write and note nothing. Raises NotFound.
+        """
         ...
 
     def set_alias(

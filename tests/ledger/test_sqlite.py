@@ -78,7 +78,9 @@ def test_migrations_lead_to_the_tables_that_the_code_uses(tmp_path: Path) -> Non
     from alembic.script import ScriptDirectory
 
     with opened.engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+        # The index of words is a table of FTS5, of which SQLAlchemy knows nothing; FTS5 keeps it in tables of its own.
+        ours = {"include_name": lambda name, *_: not str(name).startswith("search_text")}
+        differences = compare_metadata(MigrationContext.configure(connection, opts=ours), metadata)
     assert differences == []
     import flyball.ledger.sql as package
 

@@ -20,10 +20,12 @@ from flyball.ledger import Fence
 from flyball.ledger.sql.journal import SqlJournal
 from flyball.ledger.sql.lineage import SqlLineage
 from flyball.ledger.sql.migrate import bring_up_to_date
+from flyball.ledger.sql.reindexing import reindex
 from flyball.ledger.sql.resources import SqlResources
 from flyball.ledger.sql.runs import SqlRuns
+from flyball.ledger.sql.search import SqlSearch, forget_replaced
 from flyball.ledger.sql.session import Session
-from flyball.ledger.sql.tables import leases
+from flyball.ledger.sql.tables import artifacts, events, leases, runs, search_entries, versions
 from flyball.ledger.sql.versions import SqlVersions
 
 __all__ = ["LedgerSettings", "SqlLedger", "SqlTransaction", "open_ledger"]
@@ -50,6 +52,7 @@ def open_ledger(home: Path, settings: LedgerSettings | None = None, clock: Clock
     engine = _postgres(settings) if settings.url else _sqlite(home, settings)
     try:
         bring_up_to_date(engine, None if settings.url else home / "ledger.lock")
+        reindex(engine)
     except OperationalError as error:
         engine.dispose()
         raise Unavailable(f"the ledger cannot be opened: {_first_line(error)}") from error
@@ -66,9 +69,10 @@ class SqlTransaction:
         self.session = session
         self.journal = SqlJournal(session)
         self.lineage = SqlLineage(session)
-        self.resources = SqlResources(session, self.journal)
-        self.runs = SqlRuns(session, self.journal)
-        self.versions = SqlVersions(session, self.journal, self.lineage)
+        self.search = SqlSearch(session)
+        self.resources = SqlResources(session, self.journal, self.search)
+        self.runs = SqlRuns(session, self.journal, self.search)
+        self.versions = SqlVersions(session, self.journal, self.lineage, self.search)
 
 
 class SqlLedger:
@@ -120,6 +124,24 @@ class SqlLedger:
             )
             gone = format_instant(self.clock.now() - timedelta(seconds=1))
             transaction.session.connection.execute(update(leases).where(*mine).values(expires_at=gone))
+
+    def compact(self) -> None:
+        raw: Any = self.engine.raw_connection()  # VACUUM runs outside transactions, which SQLAlchemy opens by itself
+        try:
+            if self.engine.dialect.name == "sqlite":
+                for command in (forget_replaced, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                    raw.cursor().execute(command).fetchall()
+                return
+            raw.driver_connection.autocommit = True
+            try:
+                for table in (*(t.name for t in (versions, runs, artifacts, events, search_entries)), "search_text"):
+                    raw.cursor().execute(f"VACUUM (FULL) {table}")
+            finally:
+                raw.driver_connection.autocommit = False
+        except self.engine.dialect.dbapi.OperationalError as error:  # type: ignore[union-attr]
+            raise Unavailable(f"the ledger could not be compacted: {str(error).splitlines()[0]}; try again") from error
+        finally:
+            raw.close()
 
     def close(self) -> None:
         self.engine.dispose()

@@ -13,7 +13,7 @@ from flyball.errors import Incompatible, Unavailable
 
 __all__ = ["HEAD", "REVISIONS", "bring_up_to_date"]
 
-REVISIONS = ("0001", "0002")  # every revision there ever was, oldest first
+REVISIONS = ("0001", "0002", "0003")  # every revision there ever was, oldest first
 HEAD = REVISIONS[-1]
 
 _LOCK_KEY = 7_070_071  # PostgreSQL advisory lock: any constant of ours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import Row, delete, select, update
@@ -19,15 +19,19 @@ from flyball.ledger.resources import Applied, Resource
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import references, resources
 
-__all__ = ["SqlResources"]
+if TYPE_CHECKING:
+    from flyball.ledger.sql.search import SqlSearch
+
+__all__ = ["SqlResources", "as_resource"]
 
 
 class SqlResources:
     """`Resources` within one transaction."""
 
-    def __init__(self, session: Session, journal: Journal) -> None:
+    def __init__(self, session: Session, journal: Journal, search: SqlSearch) -> None:
         self._session = session
         self._journal = journal
+        self._search = search
 
     def get(self, kind: str, name: str) -> Resource:
         found = self.find(kind, name)
@@ -39,13 +43,13 @@ class SqlResources:
     def find(self, kind: str, name: str) -> Resource | None:
         query = select(resources).where(resources.c.kind == kind, resources.c.name == name)
         row = self._session.connection.execute(query).one_or_none()
-        return _resource(row) if row is not None else None
+        return as_resource(row) if row is not None else None
 
     def all(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[Resource]:
         query = select(resources).order_by(resources.c.kind, resources.c.name)
         if kind is not None:
             query = query.where(resources.c.kind == kind)
-        found = [_resource(row) for row in self._session.connection.execute(query)]
+        found = [as_resource(row) for row in self._session.connection.execute(query)]
         return [r for r in found if all(r.labels.get(k) == v for k, v in (labels or {}).items())]
 
     def apply(
@@ -88,7 +92,9 @@ class SqlResources:
         self._index(after.ref, typed.references())
         detail = {"generation": after.generation, **_changes(before.spec if before else {}, kept)}
         action = "created" if before is None else "changed"
-        return Applied(after, self._journal.note(action, str(after.ref), detail))
+        event = self._journal.note(action, str(after.ref), detail)
+        self._search.keep_resource(after)  # behind the event, whose lock puts writers of the index in order
+        return Applied(after, event)
 
     def set_status(
         self,
@@ -129,6 +135,7 @@ class SqlResources:
             self._session.connection.execute(delete(resources).where(*where))
             self._index(gone, set())
             self._journal.note("deleted", str(gone), {} if gone == found.ref else {"with": str(found.ref)})
+            self._search.drop(gone)
         return going
 
     def referrers(self, target: Ref) -> list[Ref]:
@@ -208,7 +215,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
     return {"fields": fields} if fields else {}
 
 
-def _resource(row: Row[Any]) -> Resource:
+def as_resource(row: Row[Any]) -> Resource:
+    """Return the resource that a row of `resources` holds."""
     if row.owner is not None:
         parse_ref(row.owner)
     return Resource(

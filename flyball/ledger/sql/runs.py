@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import Row, and_, delete, or_, select, update
@@ -18,16 +18,21 @@ from flyball.ledger.refs import check_name
 from flyball.ledger.runs import FINISHED, Artifact, MetricPoint, Run, RunStatus
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import artifacts, metric_points, runs
+from flyball.ledger.sql.tables import artifacts as artifact_rows
 
-__all__ = ["SqlRuns"]
+if TYPE_CHECKING:
+    from flyball.ledger.sql.search import SqlSearch
+
+__all__ = ["SqlRuns", "as_run"]
 
 
 class SqlRuns:
     """`Runs` within one transaction."""
 
-    def __init__(self, session: Session, journal: Journal) -> None:
+    def __init__(self, session: Session, journal: Journal, search: SqlSearch) -> None:
         self._session = session
         self._journal = journal
+        self._search = search
 
     def start(
         self,
@@ -76,17 +81,19 @@ class SqlRuns:
                 cache_key=cache_key,
             )
         )
-        return self.get(run_id)
+        run = self.get(run_id)
+        self._search.keep_run(run, is_new=True)
+        return run
 
     def get(self, id: str) -> Run:
         row = self._row(id)
         if row is not None:
-            return _run(row)
+            return as_run(row)
         if len(id) >= 4:
             query = select(runs).where(runs.c.id.startswith(id, autoescape=True)).limit(3)
             rows = self._session.connection.execute(query).all()
             if len(rows) == 1:
-                return _run(rows[0])
+                return as_run(rows[0])
             if rows:
                 raise NotFound(f'"{id}" begins several run ids ({listed(r.id for r in rows)}); write more of it')
         raise NotFound(f'there is no run "{id}"')
@@ -118,7 +125,7 @@ class SqlRuns:
         if before is not None:
             at = format_instant(before[0])
             query = query.where(or_(runs.c.started_at < at, and_(runs.c.started_at == at, runs.c.id < before[1])))
-        return [_run(row) for row in self._session.connection.execute(query)]
+        return [as_run(row) for row in self._session.connection.execute(query)]
 
     def update(
         self,
@@ -160,7 +167,10 @@ class SqlRuns:
                 self._journal.note("started", f"run/{run.id}", {"name": run.name}, run.event)
         if values:
             self._session.connection.execute(update(runs).where(runs.c.id == run.id).values(values))
-        return self.get(run.id)
+        run = self.get(run.id)
+        if tags:
+            self._search.keep_run(run, is_new=False)
+        return run
 
     def finish(
         self, id: str, status: RunStatus, *, error: str | None = None, result: Mapping[str, Any] | None = None
@@ -240,6 +250,34 @@ class SqlRuns:
         query = select(artifacts).where(artifacts.c.run == self.get(id).id).order_by(artifacts.c.path)
         return [Artifact(r.path, r.digest, r.size_bytes) for r in self._session.connection.execute(query)]
 
+    def rewrite(
+        self,
+        id: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+        artifacts: Iterable[Artifact] = (),
+    ) -> Run:
+        run, connection = self.get(id), self._session.connection
+        given = {"params": params, "tags": tags, "result": result}
+        values: dict[str, Any] = {name: _plain(value) for name, value in given.items() if value is not None}
+        if error is not None:
+            values["error"] = error
+        if values:
+            connection.execute(update(runs).where(runs.c.id == run.id).values(**values))
+        for kept in artifacts:
+            this = (artifact_rows.c.run == run.id, artifact_rows.c.path == kept.path)
+            if kept.digest:
+                changed = {"digest": kept.digest, "size_bytes": kept.size_bytes}
+                connection.execute(update(artifact_rows).where(*this).values(**changed))
+            else:
+                connection.execute(delete(artifact_rows).where(*this))
+        run = self.get(run.id)
+        self._search.keep_run(run, is_new=False)
+        return run
+
     def delete(self, id: str) -> None:
         run = self.get(id)
         if not run.is_finished:
@@ -249,6 +287,7 @@ class SqlRuns:
         connection.execute(delete(artifacts).where(artifacts.c.run == run.id))
         connection.execute(delete(runs).where(runs.c.id == run.id))
         self._journal.note("deleted", f"run/{run.id}", {"name": run.name})
+        self._search.drop(run.ref)
 
     def _row(self, id: str) -> Row[Any] | None:
         return self._session.connection.execute(select(runs).where(runs.c.id == id)).one_or_none()
@@ -259,7 +298,7 @@ class SqlRuns:
         row = self._session.connection.execute(query).one_or_none()
         if row is None:
             raise NotFound(f'there is no run "{id}"')
-        run = _run(row)
+        run = as_run(row)
         if run.is_finished:
             raise Conflict(f"run {run.id[:8]} has {run.status} and takes no more")
         return run
@@ -280,7 +319,8 @@ def _finite(value: float) -> float | None:
     return max(min(number, 1.7976931348623157e308), -1.7976931348623157e308)
 
 
-def _run(row: Row[Any]) -> Run:
+def as_run(row: Row[Any]) -> Run:
+    """Return the run that a row of `runs` holds."""
     metrics = {key: math.nan if value is None else value for key, value in row.metrics.items()}
     return Run(
         id=row.id,

@@ -30,6 +30,8 @@ __all__ = [
     "references",
     "resources",
     "runs",
+    "search_entries",
+    "search_format",
     "versions",
 ]
 
@@ -176,3 +178,31 @@ leases = Table(
     Column("expires_at", Text, nullable=False),
     UniqueConstraint("lease", "epoch", name="leases_epoch"),
 )
+
+search_entries = Table(  # what a search finds, as it is shown; an entry that changes gets a new, higher id
+    "search_entries",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("ref", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False, index=True),
+    Column("form", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("at", Text, nullable=False, index=True),
+    Column("description", Text, nullable=False),
+    Column("notes", Text, nullable=False),
+    Column("columns", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("owner", Text),
+    Column("domain", Text),
+    sqlite_autoincrement=True,
+)
+
+search_format = Table(  # one row: what the words in the index were cut by; 0: not built yet
+    "search_format",
+    metadata,
+    Column("only", Integer, primary_key=True),
+    Column("format", Integer, nullable=False),
+)
+
+# The words themselves stand in `search_text` (rowid, words): a table of FTS5 in SQLite, of a tsvector in PostgreSQL.
+# The migration makes it; SQLAlchemy has no word for either.

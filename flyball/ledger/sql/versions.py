@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import Row, select, update
 
 from flyball.clock import format_instant, parse_instant
-from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
+from flyball.errors import Conflict, InvalidInput, NotFound, did_you_mean, listed
 from flyball.ledger.journal import Journal
 from flyball.ledger.lineage import Lineage
 from flyball.ledger.refs import Ref, check_name
@@ -18,16 +18,20 @@ from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import alias_changes, journal_head, versions
 from flyball.ledger.versions import AliasChange, Version
 
-__all__ = ["SqlVersions"]
+if TYPE_CHECKING:
+    from flyball.ledger.sql.search import SqlSearch
+
+__all__ = ["SqlVersions", "as_version"]
 
 
 class SqlVersions:
     """`Versions` within one transaction."""
 
-    def __init__(self, session: Session, journal: Journal, lineage: Lineage) -> None:
+    def __init__(self, session: Session, journal: Journal, lineage: Lineage, search: SqlSearch) -> None:
         self._session = session
         self._journal = journal
         self._lineage = lineage
+        self._search = search
 
     def publish(
         self,
@@ -39,10 +43,13 @@ class SqlVersions:
         run: str | None = None,
         made_from: Iterable[tuple[Ref, str]] = (),
         cause: int | None = None,
+        after: Version | int | None = None,
     ) -> Version:
         check_name(name)
-        self._lock()
+        self.hold()
         newest = next(iter(self.all(kind, name, limit=1)), None)
+        if after is not None:
+            _check_newest(f"{kind}/{name}", newest, after)
         if newest is not None and newest.digest == digest:
             return newest
         number = newest.number + 1 if newest else 1
@@ -71,28 +78,41 @@ class SqlVersions:
         )
         for source, role in sources:
             self._lineage.link(source, made, role)
+        self._search.keep_version(version, is_new=True)
         return version
 
-    def get(self, kind: str, name: str, version: str | int = "latest") -> Version:
+    def hold(self) -> None:
+        # On PostgreSQL two publishers must not find the same newest number.
+        assert self._session.actor
+        self._session.connection.execute(update(journal_head).values(seq=journal_head.c.seq))
+
+    def get(self, kind: str, name: str, version: str | int = "latest", at: datetime | None = None) -> Version:
         wanted = str(version)
         query = select(versions).where(versions.c.kind == kind, versions.c.name == name)
+        if at is not None:
+            if wanted.isdecimal():
+                raise InvalidInput(f"{kind}/{name}@{wanted} is asked for as of a time; give a number or a time")
+            query = query.where(versions.c.created_at <= format_instant(at))
         if wanted == "latest":
             query = query.order_by(versions.c.number.desc()).limit(1)
         elif wanted.isdecimal():
             query = query.where(versions.c.number == int(wanted))
         else:
-            aliases = self.aliases(kind, name)
+            aliases = self.aliases(kind, name, at)
             if wanted not in aliases:
+                has = f"it had at {format_instant(at)}" if at is not None else "it has"
                 raise NotFound(
-                    f'{kind}/{name} has no alias "{wanted}"{did_you_mean(wanted, aliases)} (it has: {listed(aliases)})'
+                    f'{kind}/{name} has no alias "{wanted}"{did_you_mean(wanted, aliases)} ({has}: {listed(aliases)})'
                 )
             query = query.where(versions.c.number == aliases[wanted])
         row = self._session.connection.execute(query).one_or_none()
+        if row is None and at is not None:
+            raise NotFound(f"{kind}/{name} had no version yet at {format_instant(at)}")
         if row is None:
             known = [str(v.number) for v in self.all(kind, name, limit=100)]
             there = f"it has: {listed(known)}" if known else "it has no version yet"
             raise NotFound(f"there is no version {wanted} of {kind}/{name} ({there})")
-        return _version(row)
+        return as_version(row)
 
     def all(self, kind: str, name: str | None = None, limit: int = 1000) -> list[Version]:
         query = select(versions).where(versions.c.kind == kind)
@@ -100,7 +120,39 @@ class SqlVersions:
             query = query.where(versions.c.name == name).order_by(versions.c.number.desc())
         else:
             query = query.order_by(versions.c.created_at.desc(), versions.c.name, versions.c.number.desc())
-        return [_version(row) for row in self._session.connection.execute(query.limit(limit))]
+        return [as_version(row) for row in self._session.connection.execute(query.limit(limit))]
+
+    def digests(self, kind: str | None = None) -> list[tuple[str, str, int, str]]:
+        columns = versions.c.kind, versions.c.name, versions.c.number, versions.c.digest
+        query = select(*columns).order_by(*columns[:3])
+        if kind is not None:
+            query = query.where(versions.c.kind == kind)
+        return [(row.kind, row.name, row.number, row.digest) for row in self._session.connection.execute(query)]
+
+    def rewrite(
+        self,
+        kind: str,
+        name: str,
+        number: int,
+        digest: str,
+        metadata: Mapping[str, Any],
+        *,
+        action: str = "erased",
+        detail: Mapping[str, Any] | None = None,
+        cause: int | None = None,
+    ) -> Version:
+        self.hold()
+        before = self.get(kind, name, number)
+        kept = orjson.loads(orjson.dumps(dict(metadata), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY))
+        if (before.digest, before.metadata) == (digest, kept):
+            return before
+        noted = {"from": before.digest, "to": digest, **(detail or {})}
+        self._journal.note(action, str(before.ref), noted, cause)
+        this = (versions.c.kind == kind, versions.c.name == name, versions.c.number == number)
+        self._session.connection.execute(update(versions).where(*this).values(digest=digest, metadata=kept))
+        version = self.get(kind, name, number)
+        self._search.keep_version(version, is_new=False)
+        return version
 
     def set_alias(
         self, kind: str, name: str, alias: str, number: int | None, *, cause: int | None = None
@@ -110,7 +162,7 @@ class SqlVersions:
             raise InvalidInput(f'"{alias}" cannot be an alias: it already means a version')
         if number is not None:
             self.get(kind, name, number)
-        self._lock()
+        self.hold()
         before = self.aliases(kind, name).get(alias)
         if before == number:
             return None
@@ -147,14 +199,19 @@ class SqlVersions:
         rows = self._session.connection.execute(query.order_by(alias_changes.c.event))
         return [AliasChange(r.alias, r.number, parse_instant(r.at), r.actor, r.event) for r in rows]
 
-    def _lock(self) -> None:
-        """Put publishers in order: on PostgreSQL two of them must not find the same newest number."""
-        connection = self._session.connection
-        assert self._session.actor
-        connection.execute(update(journal_head).values(seq=journal_head.c.seq))
+
+def _check_newest(what: str, newest: Version | None, after: Version | int) -> None:
+    """Refuse to publish behind a version that is not the newest, or not as it was read."""
+    number = after if isinstance(after, int) else after.number
+    if number != (newest.number if newest else 0):
+        there = f"{newest.ref} is the newest version" if newest else f"{what} has no version"
+        raise Conflict(f"{there}, and this one was made behind number {number}; read it and make it again")
+    if isinstance(after, Version) and newest is not None and after.digest != newest.digest:
+        raise Conflict(f"{newest.ref} was rewritten while this version was made behind it; read it and make it again")
 
 
-def _version(row: Row[Any]) -> Version:
+def as_version(row: Row[Any]) -> Version:
+    """Return the version that a row of `versions` holds."""
     return Version(
         row.kind,
         row.name,

@@ -10,11 +10,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from flyball.errors import InvalidInput
 
-__all__ = ["BlobStore", "check_digest", "digest_of"]
+__all__ = ["Adopting", "BlobStore", "check_digest", "digest_of"]
 
 
 class BlobStore(Protocol):
@@ -51,6 +51,19 @@ class BlobStore(Protocol):
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of all blobs, in no order."""
+        ...
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """What a blob store of files can do besides: take a finished file over, where `put` would copy it."""
+
+    def workshop(self) -> Path:
+        """Make a folder of one's own on the store's disk for files to be adopted; its maker removes it."""
+        ...
+
+    def adopt(self, path: Path, digest: str) -> None:
+        """Make a file of a workshop the blob `digest`, which the caller computed from it; durable on return."""
         ...
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +19,8 @@ from flyball.storage.blobs import check_digest, digest_of
 __all__ = ["FileBlobs"]
 
 _CHUNK = 1 << 20
+_WORKSHOPS = "workshops"
+_ABANDONED_S = 24 * 3600.0  # a workshop nobody wrote to for a day belongs to a process that was killed
 
 
 class FileBlobs:
@@ -70,6 +75,28 @@ class FileBlobs:
         for folder in sorted(self.root.iterdir()):
             if len(folder.name) == 2 and folder.is_dir():
                 yield from sorted(folder.name + f.name for f in folder.iterdir() if len(f.name) == 62)
+
+    def workshop(self) -> Path:
+        folder = self.root / _WORKSHOPS
+        folder.mkdir(exist_ok=True)
+        for left in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    shutil.rmtree(left, ignore_errors=True)
+        own = folder / secrets.token_hex(8)
+        own.mkdir()
+        return own
+
+    def adopt(self, path: Path, digest: str) -> None:
+        target = self._path(digest)
+        if target.exists():
+            path.unlink()
+            return
+        target.parent.mkdir(exist_ok=True)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        path.replace(target)
+        _sync_folder(target.parent)
 
     def _path(self, digest: str) -> Path:
         check_digest(digest)

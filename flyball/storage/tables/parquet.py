@@ -2,109 +2,193 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
-import orjson
 import polars as pl
 
-from flyball.errors import Corrupt, Incompatible, InvalidInput, Unavailable
+from flyball.errors import InvalidInput, listed
 from flyball.storage.blobs import BlobStore
-from flyball.storage.tables import Part, Table
+from flyball.storage.tables import Part, Rows, Summariser, Table
+from flyball.storage.tables._cutting import cut
+from flyball.storage.tables._elsewhere import scan_elsewhere
+from flyball.storage.tables._manifest import decode, encode
+from flyball.storage.tables._staging import Staging, full_disk_is_unavailable
+from flyball.storage.tables._tiers import merge_from
+from flyball.storage.tables.schemas import fitted, schema_of
 
 __all__ = ["ParquetTables"]
 
-FORMAT = 1
-PART_ROWS = 1_000_000  # a part in memory is 10 to 500 MB, small enough to stream and large enough to compress
+PART_ROWS = 1 << 20  # large enough to compress and to keep manifests short, small enough to rewrite for a few rows
+PART_BYTES = 128 << 20  # in memory; wide rows make smaller parts, so that a few of them always fit into memory
+_FULL_BYTES = 32 << 20  # on disk; a part of this size is not merged with others any more
+_SUMMARY_ROWS = 1 << 18  # rows summarised at once, which bounds what summarising adds to memory
+_SUMMARIES = 64  # merged summaries remembered, of a few kilobytes each
 
 
 class ParquetTables:
-    """A `TableStore` over blobs."""
+    """A `TableStore` over blobs; with a summariser each part is summarised while it is written."""
 
-    def __init__(self, blobs: BlobStore, part_rows: int = PART_ROWS) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        summariser: Summariser | None = None,
+        part_rows: int = PART_ROWS,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
         self._blobs = blobs
+        self._summariser = summariser
         self._part_rows = part_rows
+        self._part_bytes = part_bytes
+        self._merged_summary = lru_cache(_SUMMARIES)(self._merge_summaries)
 
-    def write(self, frames: pl.LazyFrame | Iterable[pl.DataFrame], after: str | None = None) -> Table:
-        before = self.read(after) if after is not None else None
-        parts = list(before.parts) if before else []
-        schema: dict[str, str] | None = dict(before.schema) if before else None
-        empty: pl.DataFrame | None = None
-        for frame in self._chunks(frames):
-            found = {name: str(dtype) for name, dtype in frame.schema.items()}
-            if schema is None:
-                schema = found
-            elif found != schema:
-                raise InvalidInput(f"the rows do not fit the table: {_difference(schema, found)}")
-            empty = frame.clear()
-            if frame.height:
-                parts.append(self._part(frame))
-        if not schema:
-            raise InvalidInput("there is nothing to write: the data has no columns")
-        if not parts and empty is not None:
-            parts.append(self._part(empty))  # a part without rows keeps the schema
-        manifest = {
-            "format": FORMAT,
-            "schema": list(schema.items()),
-            "parts": [[p.digest, p.rows, p.size_bytes] for p in parts],
-        }
-        digest = self._blobs.put(orjson.dumps(manifest))
-        return Table(digest, schema, tuple(parts))
+    def write(self, frames: Rows, after: str | None = None) -> Table:
+        if after is None:
+            schema, parts = self._stage(frames)
+            return self._keep(schema, parts)
+        base = self.read(after)
+        _, parts = self._stage(frames, base)
+        return self._keep(base.schema, self._tidy([*base.parts, *parts]))
+
+    def stage(self, frames: Rows) -> Table:
+        schema, parts = self._stage(frames)
+        return Table("", schema, tuple(parts))
+
+    def join(self, before: str | None, more: Table) -> Table:
+        if before is None:
+            return self._keep(more.schema, more.parts)
+        base = self.read(before)
+        if list(more.schema.items()) != list(base.schema.items()):
+            return self.write(self._scan(more.parts), after=before)
+        return self._keep(base.schema, self._tidy([*base.parts, *more.parts]))
+
+    def replace(self, digest: str, rows: Mapping[int, Rows], more: Table | None = None) -> Table:
+        base = self.read(digest)
+        unknown = sorted(set(rows) - set(range(len(base.parts))))
+        if unknown:
+            raise InvalidInput(
+                f"the table has no part {listed(map(str, unknown))}; its places are 0 to {len(base.parts) - 1}"
+            )
+        parts: list[Part] = []
+        for place, part in enumerate(base.parts):
+            parts += self._stage(rows[place], base)[1] if place in rows else [part]
+        if not any(part.rows for part in parts):
+            parts = self._encode([(self._scan(base.parts[:1]).head(0).collect(), 0)])
+        made = self._keep(base.schema, parts)
+        return self.join(made.digest, more) if more is not None else made
 
     def read(self, digest: str) -> Table:
-        manifest = orjson.loads(self._blobs.get(digest))
-        if not isinstance(manifest, dict) or "parts" not in manifest:
-            raise Corrupt(f"the blob {digest} is not a table")
-        if manifest["format"] != FORMAT:
-            raise Incompatible(f"the table {digest[:12]} has format {manifest['format']}; this release reads {FORMAT}")
-        return Table(digest, dict(manifest["schema"]), tuple(Part(*part) for part in manifest["parts"]))
+        return decode(digest, self._blobs.get(digest))
 
-    def scan(self, digest: str) -> pl.LazyFrame:
+    def scan(self, digest: str, parts: Sequence[int] | None = None) -> pl.LazyFrame:
         table = self.read(digest)
-        paths = [self._blobs.path(part.digest) for part in table.parts]
+        chosen = table.parts if parts is None else [table.parts[place] for place in parts]
+        return self._scan(chosen) if chosen else self._scan(table.parts[:1]).head(0)
+
+    def paths(self, digest: str) -> list[Path] | None:
+        paths = [self._blobs.path(part.digest) for part in self.read(digest).parts]
+        local = [path for path in paths if path is not None]
+        return local if len(local) == len(paths) else None
+
+    def summary(self, digest: str) -> bytes | None:
+        return self._merged_summary(digest) if self._summariser else None
+
+    # -- writing
+
+    def _stage(self, frames: Rows, like: Table | None = None) -> tuple[dict[str, str], list[Part]]:
+        """Keep the parts of some rows, with the columns of `like`; without rows there is no part."""
+        source = _Fitted(frames, self._scan(like.parts[:1]).collect_schema() if like else None)
+        parts = self._encode(cut(source, self._part_rows, self._part_bytes))
+        if source.empty is None or not source.empty.width:
+            raise InvalidInput("there is nothing to write: the data has no columns")
+        if not parts and like is None:
+            parts = self._encode([(source.empty, 0)])  # a part without rows keeps the schema
+        return schema_of(source.empty), parts
+
+    def _encode(self, frames: Iterable[tuple[pl.DataFrame, int]], *, summarise: bool = True) -> list[Part]:
+        """Keep each frame, given with what it weighs, as a part."""
+        notes: list[tuple[str | None, int]] = []
+        with full_disk_is_unavailable(), Staging(self._blobs) as staging:
+            for frame, weight in frames:
+                staging.add(frame)
+                notes.append((self._summarise([frame]) if summarise else None, weight))
+            return [Part(*part, *note) for part, note in zip(staging.kept(), notes, strict=True)]
+
+    def _tidy(self, parts: list[Part]) -> list[Part]:
+        """Return the parts without empty ones, those at the end merged as far as it is time to."""
+        filled = [part for part in parts if part.rows] or parts[:1]
+        full = self._part_rows // 2
+        start = merge_from([full if self._is_heavy(p) else p.rows for p in filled], full)
+        if start is None:
+            return filled
+        small = filled[start:]
+        rows = cut(_batches(self._scan(small)), self._part_rows, self._part_bytes)
+        merged = self._encode(rows, summarise=False)
+        summaries = [p.summary for p in small if p.summary is not None]
+        if self._summariser and len(merged) == 1 and len(summaries) == len(small):
+            whole = self._summariser.merged([self._blobs.get(summary) for summary in summaries])
+            return [*filled[:start], replace(merged[0], summary=self._blobs.put(whole))]
+        return [*filled[:start], *(replace(p, summary=self._summarise(_batches(self._scan([p])))) for p in merged)]
+
+    def _is_heavy(self, part: Part) -> bool:
+        """Whether a part is full though it may have few rows: merged with others it would only be cut again."""
+        return part.weight_bytes >= self._part_bytes // 2 or part.size_bytes >= _FULL_BYTES
+
+    def _keep(self, schema: Mapping[str, str], parts: Sequence[Part]) -> Table:
+        with full_disk_is_unavailable():
+            digest = self._blobs.put(encode(schema, parts))
+        return Table(digest, dict(schema), tuple(parts))
+
+    # -- summaries
+
+    def _summarise(self, frames: Iterable[pl.DataFrame]) -> str | None:
+        """Keep the summary of some rows and return its digest; None without a summariser."""
+        if self._summariser is None:
+            return None
+        pieces = (
+            piece for frame in frames for piece in (frame.iter_slices(_SUMMARY_ROWS) if frame.height else [frame])
+        )
+        slices = [self._summariser.of(piece) for piece in pieces]
+        return self._blobs.put(slices[0] if len(slices) == 1 else self._summariser.merged(slices))
+
+    def _merge_summaries(self, digest: str) -> bytes | None:
+        assert self._summariser is not None
+        found = []
+        for part in self.read(digest).parts:
+            # Parts of before there was a summariser are summarised when somebody asks.
+            kept = part.summary or self._summarise(_batches(self._scan([part])))
+            found.append(self._blobs.get(str(kept)))
+        return found[0] if len(found) == 1 else self._summariser.merged(found)
+
+    # -- reading
+
+    def _scan(self, parts: Sequence[Part]) -> pl.LazyFrame:
+        paths = [self._blobs.path(part.digest) for part in parts]
         local = [path for path in paths if path is not None]
         if len(local) == len(paths):
-            return pl.scan_parquet(local)
-        return pl.concat([pl.read_parquet(self._blobs.get(part.digest)).lazy() for part in table.parts])
-
-    def _part(self, frame: pl.DataFrame) -> Part:
-        descriptor, name = tempfile.mkstemp(suffix=".parquet")
-        os.close(descriptor)
-        path = Path(name)
-        try:
-            frame.write_parquet(path, compression="zstd", statistics=True)
-            return Part(self._blobs.put(path), frame.height, path.stat().st_size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Unavailable("the disk is full; the table was not written") from error
-            raise
-        finally:
-            path.unlink(missing_ok=True)
-
-    def _chunks(self, frames: pl.LazyFrame | Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Yield frames of at most `part_rows` rows, at least one (perhaps empty) when the input is lazy."""
-        if isinstance(frames, pl.LazyFrame):
-            yield frames.head(0).collect()
-            frames = frames.collect_batches(chunk_size=self._part_rows, maintain_order=True)
-        waiting: list[pl.DataFrame] = []
-        rows = 0
-        for frame in frames:
-            waiting.append(frame)
-            rows += frame.height
-            while rows >= self._part_rows:
-                whole = pl.concat(waiting, rechunk=False)
-                yield whole.head(self._part_rows).rechunk()
-                rest = whole.slice(self._part_rows)
-                waiting, rows = ([rest], rest.height) if rest.height else ([], 0)
-        if waiting:
-            yield pl.concat(waiting)
+            return pl.scan_parquet(local, glob=False)
+        return scan_elsewhere(self._blobs, parts)
 
 
-def _difference(wanted: dict[str, str], found: dict[str, str]) -> str:
-    missing = [f"{name} is missing" for name in wanted if name not in found]
-    extra = [f"{name} is new" for name in found if name not in wanted]
-    other = [f"{n} is {found[n]}, not {wanted[n]}" for n in wanted if n in found and found[n] != wanted[n]]
-    return "; ".join((missing + extra + other)[:5]) or "the columns stand in another order"
+class _Fitted:
+    """Frames with the columns of `schema`, or of the first of them; `empty` is what they have in common, no rows."""
+
+    def __init__(self, frames: Rows, schema: pl.Schema | None) -> None:
+        self._frames = frames
+        self.empty = pl.DataFrame(schema=schema) if schema is not None else None
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for frame in _batches(self._frames):
+            if self.empty is None:
+                self.empty = frame.clear()
+            yield fitted(frame, self.empty.schema)
+        if self.empty is None and isinstance(self._frames, pl.LazyFrame):
+            self.empty = self._frames.head(0).collect()
+
+
+def _batches(frames: Rows) -> Iterator[pl.DataFrame]:
+    if isinstance(frames, pl.LazyFrame):
+        return iter(frames.collect_batches(maintain_order=True))
+    return iter([frames] if isinstance(frames, pl.DataFrame) else frames)
