@@ -4,7 +4,21 @@
 command needs it, so that `flyball --help` answers at once.
 """
 
-from flyball.cli import demo, describe, get, journal, project, run, serve, up
+from flyball.cli import catalogue, contract, demo, describe, get, journal, privacy, project, run, serve, up
 from flyball.cli.app import app, main
 
-__all__ = ["app", "demo", "describe", "get", "journal", "main", "project", "run", "serve", "up"]
+__all__ = [
+    "app",
+    "catalogue",
+    "contract",
+    "demo",
+    "describe",
+    "get",
+    "journal",
+    "main",
+    "privacy",
+    "project",
+    "run",
+    "serve",
+    "up",
+]

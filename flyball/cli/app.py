@@ -26,7 +26,7 @@ __all__ = ["Before", "Home", "Json", "Limit", "WrongUse", "app", "main", "opened
 
 _ORDER = (
     *("init", "plan", "apply", "up", "demo", "run", "publish", "get", "describe", "events", "why", "logs"),
-    *("predict", "label", "approve", "rollback", "delete", "verify", "version"),
+    *("predict", "label", "approve", "rollback", "delete", "erase", "retention", "verify", "version"),
 )
 
 

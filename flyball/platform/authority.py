@@ -20,4 +20,5 @@ MAY: Mapping[str, str] = {
     "apply": "editor",
     "delete": "editor",
     "approve": "editor",
+    "erase": "admin",
 }

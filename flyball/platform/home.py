@@ -37,6 +37,7 @@ HOME_FORMAT = 1
 KIND_MODULES = (
     "flyball.data.kinds",
     "flyball.features.kinds",
+    "flyball.governance.kinds",
     "flyball.models.kinds",
     "flyball.monitoring.kinds",
     "flyball.pipelines.kinds",

@@ -15,8 +15,9 @@ from flyball.tracking.traffic import Traffic
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["LiveTraffic"]
+__all__ = ["REWRITTEN", "LiveTraffic"]
 
+REWRITTEN = "rewritten"  # a file in the log's folder that changes when rows were taken out of it
 _FRESH_S = 0.2  # a copy this old is fresh enough
 
 
@@ -24,7 +25,10 @@ class LiveTraffic:
     """The last rows of each deployment with their labels, brought up to date on reading."""
 
     def __init__(self, folder: Path, clock: Clock = SYSTEM, keep_rows: int = 200_000) -> None:
+        self._folder = folder
+        self._keep_rows = keep_rows
         self._traffic = Traffic(folder, keep_rows)
+        self._rewritten = self._last_rewriting()
         self._clock = clock
         self._lock = threading.Lock()
         self._read_at = float("-inf")
@@ -56,5 +60,14 @@ class LiveTraffic:
     def _refresh(self) -> None:
         now = self._clock.monotonic()
         if now - self._read_at >= _FRESH_S:
+            rewritten = self._last_rewriting()
+            if rewritten != self._rewritten:  # what was erased must leave this copy too
+                self._rewritten, self._traffic = rewritten, Traffic(self._folder, self._keep_rows)
             self._traffic.refresh()
             self._read_at = now
+
+    def _last_rewriting(self) -> str:
+        try:
+            return (self._folder / REWRITTEN).read_text(encoding="ascii")
+        except FileNotFoundError:
+            return ""

@@ -7,6 +7,8 @@ begins a segment of its own instead of mending the old one. `<start>` is the tim
     segment = b"flyball1" frame*
     frame   = magic (4) · payload's length (u32) · payload's CRC-32 (u32) · CRC-32 of these 12 bytes (u32) · payload
 
+A payload that had to go (`rewriting`) leaves a frame of the same length with another magic, which readers pass over.
+
 All integers are little-endian. The header has a checksum of its own so that a damaged length is never mistaken for
 the unfinished tail of a live segment, and so that reading can go on behind damage.
 
@@ -41,12 +43,14 @@ __all__ = ["Damage", "Log", "Reader"]
 
 _SEGMENT_HEADER = b"flyball1"
 _MAGIC = b"\xf1\x7b\xa1\x01"
+_GONE = b"\xf1\x7b\xa1\x00"
 _HEAD = struct.Struct("<4sII")
 _FRAME = struct.Struct("<4sIII")
 _GROUP_APPENDS = 256  # gathering and settling so many takes 0.3 ms
 _GROUP_BYTES = 8 << 20
 _VECTORS = 512  # buffers in one writev; POSIX promises 16, Linux and macOS take 1024
 _CHUNK = 4 << 20
+_LOOKS = 5  # at a frame that does not add up, before it is damage: it may be rewritten at this moment
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _logger = logging.getLogger(__name__)
@@ -266,11 +270,19 @@ class Reader:
         self._on_damage = on_damage
 
     def read(self, cursor: Cursor | None = None, limit_bytes: int = 16 << 20) -> tuple[list[bytes], Cursor]:
+        before = cursor or {}
+        while True:  # nothing to hand over means that nothing is new, however much has gone
+            payloads, after = self._read_on(before, limit_bytes)
+            if payloads or after == before:
+                return payloads, after
+            before = after
+
+    def _read_on(self, cursor: Cursor, limit_bytes: int) -> tuple[list[bytes], Cursor]:
         payloads: list[bytes] = []
         after: Cursor = {}
         left = limit_bytes
         for name in self._segment_names():
-            offset = (cursor or {}).get(name, 0)
+            offset = cursor.get(name, 0)
             if left > 0:
                 start = offset
                 offset = self._read_segment(name, offset, left, payloads)
@@ -312,6 +324,7 @@ class Reader:
     def _scan(self, descriptor: int, name: str, offset: int, limit: int, payloads: list[bytes]) -> int:
         stop = offset + limit
         frame_bytes = 0  # of the frame at `offset`, as far as it is known
+        looked, looks = -1, 0
         while True:
             size = os.fstat(descriptor).st_size  # each time: a writer may add, or cut off what failed
             if offset >= min(stop, size) or frame_bytes > size - offset:
@@ -322,6 +335,12 @@ class Reader:
             while len(chunk) - at >= _FRAME.size and offset + at < stop:
                 magic, length, checksum, head_checksum = _FRAME.unpack_from(chunk, at)
                 if magic != _MAGIC or crc32(chunk[at : at + _HEAD.size]) != head_checksum:
+                    if magic == _GONE and crc32(chunk[at : at + _HEAD.size]) == head_checksum:
+                        at += _FRAME.size + length
+                        continue
+                    looked, looks = offset + at, looks + 1 if looked == offset + at else 1
+                    if looks < _LOOKS:
+                        break
                     following = _next_frame(descriptor, offset + at, size)
                     if following == size and _is_zero(descriptor, offset + at, size):
                         return offset + at
@@ -338,6 +357,9 @@ class Reader:
                 payload = chunk[begin:end]
                 if crc32(payload) == checksum:
                     payloads.append(payload)
+                elif (looks := looks + 1 if looked == offset + at else 1) < _LOOKS:
+                    looked = offset + at
+                    break
                 elif not self._pass(Damage(name, offset + at, end - at, "the payload's checksum differs"), payloads):
                     return offset + at
                 at = end

@@ -1,0 +1,140 @@
+"""Columns that look personal though nobody said so: found in a sample of values, told without showing one.
+
+A detector is a pattern and, where the format has one, its check digits, which a random number passes seldom:
+IBAN (ISO 13616, remainder 1 modulo 97), payment cards (ISO/IEC 7812-1, Luhn). Names of people are told by the column's
+own name, because no test of a text does so reliably. A finding is a hint for a person, not a refusal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Finding", "findings", "luhn_holds", "mod97_holds"]
+
+SAMPLE_ROWS = 10_000
+_SHARE = 0.5  # of the known values, from which on a column counts as holding them
+_LEAST = 3  # values that must fit: one could be chance
+
+_EMAIL = re.compile(r"[^@\s<>(),;:\"\[\]]{1,64}@[^@\s.]+(?:\.[^@\s.]+)+")
+_IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
+_CARD = re.compile(r"\d{13,19}")
+_PHONE = re.compile(r"(?:\+|00)\d{8,15}|0\d{8,11}")
+_NAME_COLUMN = re.compile(
+    r"(?:^|_)(?:(?:first|last|middle|full|given|family|sur|maiden|customer|patient|person|employee|user)_?name|"
+    r"surname|firstname|lastname|fullname|vorname|nachname)(?:$|_)"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A column that looks personal. `share` is that of the sampled known values which fit (1.0 for a name)."""
+
+    column: str
+    what: str
+    share: float
+
+    @property
+    def message(self) -> str:
+        """What to say to whoever publishes."""
+        how = "by its name" if self.what == "names of people" else f"in {self.share:.0%} of the values looked at"
+        return (
+            f'the column "{self.column}" looks like {self.what} ({how}) and is not classified; give it '
+            "classification: personal, or internal if it is not"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain JSON values; never a value of the data."""
+        return {"column": self.column, "what": self.what, "share": round(self.share, 4), "message": self.message}
+
+
+def findings(frame: pl.LazyFrame, classified: Iterable[str] = (), sample_rows: int = SAMPLE_ROWS) -> list[Finding]:
+    """Return the columns of text or whole numbers that look personal and are not classified, in order.
+
+    Args:
+        frame: the rows; the first `sample_rows` are looked at.
+        classified: columns that somebody has classified, whatever as; they are passed over.
+    """
+    import polars as pl
+
+    known = set(classified)
+    schema = frame.collect_schema()
+    wanted = [n for n, dtype in schema.items() if n not in known and (dtype == pl.String or dtype.is_integer())]
+    if not wanted:
+        return []
+    sample = frame.select(wanted).head(sample_rows).collect(engine="streaming")
+    found = []
+    for name in wanted:
+        texts = [text for text in sample[name].cast(pl.String) if text]
+        for what, fits in _DETECTORS if sample[name].dtype == pl.String else _OF_NUMBERS:
+            count = sum(map(fits, texts))
+            if count >= _LEAST and count >= _SHARE * len(texts):
+                found.append(Finding(name, what, count / len(texts)))
+                break
+        else:
+            if texts and sample[name].dtype == pl.String and _NAME_COLUMN.search(_snake(name)):
+                found.append(Finding(name, "names of people", 1.0))
+    return found
+
+
+def luhn_holds(digits: str) -> bool:
+    """Whether the check digit of a payment card's number is right (ISO/IEC 7812-1, annex B).
+
+    >>> luhn_holds("4539148803436467"), luhn_holds("4539148803436468")
+    (True, False)
+    """
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        number = int(digit) * (1 + place % 2)
+        total += number - 9 * (number > 9)
+    return total % 10 == 0
+
+
+def mod97_holds(iban: str) -> bool:
+    """Whether the check digits of an IBAN without spaces are right (ISO 13616-1, ISO/IEC 7064 MOD 97-10).
+
+    >>> mod97_holds("GB82WEST12345698765432"), mod97_holds("GB82WEST12345698765433")
+    (True, False)
+    """
+    return int("".join(str(int(c, 36)) for c in iban[4:] + iban[:4])) % 97 == 1
+
+
+def _compact(text: str) -> str:
+    return re.sub(r"[\s\-./()]", "", text)
+
+
+def _is_email(text: str) -> bool:
+    return len(text) <= 254 and _EMAIL.fullmatch(text.strip()) is not None
+
+
+def _is_iban(text: str) -> bool:
+    compact = _compact(text).upper()
+    return _IBAN.fullmatch(compact) is not None and mod97_holds(compact)
+
+
+def _is_card(text: str) -> bool:
+    compact = _compact(text)
+    return _CARD.fullmatch(compact) is not None and compact[0] in "23456" and luhn_holds(compact)
+
+
+def _is_phone(text: str) -> bool:
+    return _PHONE.fullmatch(_compact(text)) is not None
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_").replace(" ", "_")
+
+
+_Detectors = tuple[tuple[str, Callable[[str], bool]], ...]
+_DETECTORS: _Detectors = (
+    ("e-mail addresses", _is_email),
+    ("IBANs", _is_iban),
+    ("payment card numbers", _is_card),
+    ("telephone numbers", _is_phone),
+)
+_OF_NUMBERS: _Detectors = (("payment card numbers", _is_card),)

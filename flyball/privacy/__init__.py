@@ -1,0 +1,14 @@
+"""Privacy: what policies decide is done to the rows that are read, and a person's data is erased wherever it is.
+
+    reading        facts of a dataset → decision → masked rows
+    subjects       who is erased: a value in columns, and when something stored is that value
+    documents      JSON without a subject
+    erasure        the order of the work, its journal, its certificate; the places are beside it:
+    traffic        the prediction log, labels and all other logs
+    stored         results of steps, files of runs, examples of models, metadata
+    raw            files without structure, and the databases' own left-over bytes
+    suppression    erased subjects that must not come back when a source is published again
+    retention      rows older than they may be
+
+It stands beside `delivery` because it reaches the stores of all rooms below.
+"""

@@ -1,0 +1,169 @@
+"""Policies in the path of rows: what may be read and how, what may be published, what a model may learn from.
+
+`governance.policies` decides on plain facts; here they are gathered from datasets, contracts and the home's settings,
+and what was decided is done. Whoever reads or writes rows for somebody goes through a `Guard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flyball import settings
+from flyball.data import masking
+from flyball.data.classification import notes_of
+from flyball.data.kinds import Dataset
+from flyball.data.personal import findings
+from flyball.errors import Forbidden
+from flyball.governance.identity import Principal
+from flyball.governance.kinds import Policy
+from flyball.governance.policies import (
+    ColumnFacts,
+    Decision,
+    Facts,
+    decide,
+    judge_model,
+    judge_residency,
+    retention_of,
+)
+from flyball.governance.settings import GovernanceSettings
+from flyball.ledger import Ledger, Transaction
+from flyball.ledger.refs import Ref
+from flyball.privacy.suppression import suppression_of
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    import polars as pl
+
+__all__ = ["Admitted", "Guard"]
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Rows that may be published, and what the version's metadata says of it (empty when there is nothing to say)."""
+
+    frame: pl.LazyFrame
+    metadata: Mapping[str, Any]
+
+
+class Guard:
+    """The policies of one home.
+
+    Args:
+        project: what paths of contracts are relative to.
+    """
+
+    def __init__(self, home: Path, ledger: Ledger, project: Path) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._project = project
+
+    @property
+    def region(self) -> str | None:
+        """Where this home says it is."""
+        return settings.load(GovernanceSettings, "governance", self._home).region
+
+    def decision(
+        self, dataset: str, columns: Iterable[str], principal: Principal, purpose: str | None = None
+    ) -> Decision:
+        """Return whether a dataset may be read, and which of its columns are masked how; for pages and profiles too.
+
+        Args:
+            columns: of the frame that is to be read; a dataset that is not declared has no notes, policies by name,
+                column or kind hold all the same.
+        """
+        with self._ledger.read() as world:
+            return decide(self._facts(dataset, columns, world), _policies(world), principal, purpose, self.region)
+
+    def read(self, dataset: str, frame: pl.LazyFrame, principal: Principal, purpose: str | None = None) -> pl.LazyFrame:
+        """Return the frame as `principal` may see it; masking stands at its source, nothing is computed.
+
+        Args:
+            dataset: whose rows these are; of a quarantine or a stored view, the dataset that they come from.
+            purpose: what the rows are read for; where the dataset or a policy asks for one it must be given.
+
+        Raises:
+            Forbidden: the purpose or the region does not allow it; the message says what does.
+        """
+        found = self.decision(dataset, frame.collect_schema().names(), principal, purpose)
+        if not found.allowed:
+            raise Forbidden(found.reason)
+        if not found.masks:
+            return frame
+        return masking.apply(frame, found.masks, masking.home_key(self._home))
+
+    def admit(self, dataset: str, frame: pl.LazyFrame) -> Admitted:
+        """Return the rows of a batch that may be published: those of erased subjects are left out.
+
+        Metadata: `suppressed_rows`, how many those were; `looks_personal`, columns that look personal and are not
+        classified (`data.personal`), without a value of theirs.
+
+        Raises:
+            Forbidden: the dataset's rows may not be kept in this home's region.
+        """
+        with self._ledger.read() as world:
+            facts = self._facts(dataset, frame.collect_schema().names(), world)
+            refused = judge_residency(facts, _policies(world), self.region)
+        if refused is not None:
+            raise Forbidden(refused)
+        metadata: dict[str, Any] = {}
+        suppression = suppression_of(self._ledger, masking.home_key(self._home))
+        if suppression is not None:
+            count = suppression.count(frame)
+            if count:
+                frame, metadata["suppressed_rows"] = suppression.keep(frame), count
+        known = [name for name, column in facts.columns.items() if column.classification or column.tags]
+        found = findings(frame, known)
+        if found:
+            metadata["looks_personal"] = [finding.to_dict() for finding in found]
+        return Admitted(frame, metadata)
+
+    def judge(self, model: str, inputs: Iterable[str], learnt_from: Iterable[Ref]) -> list[str]:
+        """Return how a model about to be registered breaks the policies, a sentence each.
+
+        Args:
+            inputs: its inputs, looked-up features included.
+            learnt_from: versions that it was made from; the datasets behind them are found by their lineage.
+        """
+        with self._ledger.read() as world:
+            policies = _policies(world)
+            if not any(policy.require for policy in policies.values()):
+                return []
+            names = {source.name for source in learnt_from if source.kind == "dataset"}
+            for source in learnt_from:
+                nodes = world.lineage.walk(source, "upstream").nodes
+                names |= {n.partition("/")[2].partition("@")[0] for n in nodes if n.startswith("dataset/")}
+            wanted = list(inputs)
+            resource = world.resources.find("model", model)
+            tags = frozenset(str(tag) for tag in (resource.spec.get("tags", []) if resource else []))
+            sources = [self._facts(name, wanted, world) for name in sorted(names)]
+        return judge_model(Facts(model, "model", tags), wanted, sources, policies)
+
+    def retention(self, dataset: str) -> tuple[timedelta, str] | None:
+        """Return how long rows of a dataset are kept, and who says so; None: for ever."""
+        with self._ledger.read() as world:
+            return retention_of(self._facts(dataset, (), world), _policies(world))
+
+    def _facts(self, dataset: str, columns: Iterable[str], world: Transaction) -> Facts:
+        resource = world.resources.find("dataset", dataset)
+        spec = Dataset.model_validate(resource.spec) if resource else Dataset.model_validate({})
+        contract = str(self._project / spec.contract) if isinstance(spec.contract, str) else spec.contract
+        notes = notes_of(spec, contract)
+        found = {name: ColumnFacts() for name in columns} | {n: ColumnFacts(*note) for n, note in notes.items()}
+        return Facts(
+            dataset,
+            "dataset",
+            frozenset(spec.tags),
+            spec.domain,
+            tuple(spec.purposes),
+            spec.residency,
+            spec.retention,
+            found,
+        )
+
+
+def _policies(world: Transaction) -> dict[str, Policy]:
+    return {resource.name: Policy.model_validate(resource.spec) for resource in world.resources.all("policy")}
