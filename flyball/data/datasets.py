@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from flyball.clock import SYSTEM, Clock
 from flyball.data.contracts import read_contract
@@ -20,9 +20,9 @@ from flyball.data.formats import Format, converted
 from flyball.data.kinds import Dataset
 from flyball.data.publishing import ANY, Mode, Put, publish_behind, putting
 from flyball.data.terms import Contract
-from flyball.errors import InvalidInput, did_you_mean, listed
+from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 from flyball.ledger import Ledger, Transaction
-from flyball.ledger.refs import Ref
+from flyball.ledger.refs import Ref, ref
 from flyball.ledger.versions import Version
 from flyball.storage.tables import Table, TableStore
 
@@ -30,9 +30,28 @@ if TYPE_CHECKING:
     import polars as pl
 
     from flyball.data.diffs import Diff
+    from flyball.data.files import Files
     from flyball.data.reports import ContractReport
+    from flyball.data.sources import Probe
+    from flyball.storage.blobs import BlobStore
 
-__all__ = ["ContractBroken", "Datasets", "Mode", "Published"]
+__all__ = ["Admit", "ContractBroken", "Datasets", "Mode", "Published"]
+
+
+class Admitted(Protocol):
+    """Rows that may be published, and what the version says of it."""
+
+    @property
+    def frame(self) -> pl.LazyFrame: ...
+
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+
+
+class Admit(Protocol):
+    """Says which rows of a batch may be published at all, before its contract is looked at. Raises Forbidden."""
+
+    def __call__(self, dataset: str, frame: pl.LazyFrame) -> Admitted: ...
 
 
 class ContractBroken(InvalidInput):
@@ -73,6 +92,7 @@ class _Asked:
     watermark: Mapping[str, Any] | None = None
     since: Any = ANY
     confirm: Callable[[], None] = lambda: None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what more the version's metadata says
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -81,13 +101,30 @@ class _Asked:
 
 
 class Datasets:
-    """The dataset room over a ledger and a table store."""
+    """The dataset room over a ledger and a table store.
 
-    def __init__(self, ledger: Ledger, tables: TableStore, project: Path, clock: Clock = SYSTEM) -> None:
+    Args:
+        project: what paths are relative to.
+        admit: which rows may be published; default: all.
+        blobs: takes the bytes of files; without it a data set of files is refused.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        tables: TableStore,
+        project: Path,
+        clock: Clock = SYSTEM,
+        *,
+        admit: Admit | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
         self._ledger = ledger
         self._tables = tables
         self._project = project
         self._clock = clock
+        self._admit = admit
+        self._blobs = blobs
 
     def publish(
         self,
@@ -106,8 +143,9 @@ class Datasets:
 
         Args:
             name: the dataset; it must have been applied.
-            source: a Polars, pandas or Arrow frame, records, or a path or glob; default: the dataset's own source, of
-                which only what is new is read where it has a watermark. Nothing new returns the newest version.
+            source: a Polars, pandas or Arrow frame, records, a path or glob, `Files`, or SQL over other datasets;
+                default: the dataset's own source, of which only what is new is read where it has a watermark. Nothing
+                new returns the newest version.
             actor: who publishes.
             mode: `overwrite` makes a version of these rows alone (and reads the dataset's own source whole); `append`
                 puts them behind those of the newest version; `upsert` replaces the rows of the same key and puts the
@@ -139,10 +177,7 @@ class Datasets:
         key = [key] if isinstance(key, str) else list(key or spec.key)
         asked = _Asked(name, spec, self.contract(name, spec), actor, run, tuple(made_from), note, cause)
         if source is not None:
-            from flyball.data.sources import open_source
-
-            frame = open_source(source, string_columns=asked.texts)
-            return self._publish(asked, frame, mode or "overwrite", key)
+            return self._publish(*self._opened(asked, source), mode or "overwrite", key)
         if own is None:
             raise InvalidInput(f"dataset/{name} has no source of its own; give publish() a frame, records or a path")
         from flyball.data.sources import read_source
@@ -234,6 +269,34 @@ class Datasets:
         made = diff(self._tables, *digests, key=key, sample=sample, distances=distances)
         return replace(made, before=str(pair[0].ref), after=str(pair[1].ref))
 
+    def contract_of(self, name: str) -> Contract | None:
+        """Return the contract of a dataset as it is declared now, None when it has none. Raises NotFound."""
+        with self._ledger.read() as world:
+            return self.contract(name, Dataset.model_validate(world.resources.get("dataset", name).spec))
+
+    def resolve(self, dataset: str) -> pl.LazyFrame:
+        """Return the rows of a dataset that a rule refers to, `airlines` or `airlines@3`. Raises NotFound."""
+        found = ref(dataset, "dataset")
+        return self.frame(found.name, found.version or "latest")
+
+    def probe(self, name: str) -> Probe:
+        """Return whether a dataset's own source is reachable, fresh and of the shape that its contract expects.
+
+        Raises:
+            NotFound: no such dataset.
+            InvalidInput: it has no source of its own.
+        """
+        from flyball.data.moments import expectation_of
+        from flyball.data.sources import probe
+
+        with self._ledger.read() as world:
+            spec = Dataset.model_validate(world.resources.get("dataset", name).spec)
+        if spec.source is None:
+            raise InvalidInput(f"dataset/{name} has no source of its own, so there is nothing to look at")
+        contract = self.contract(name, spec)
+        wanted = expectation_of(contract) if contract is not None else None
+        return probe(spec.source, wanted.types if wanted else None, project=self._project, clock=self._clock)
+
     def contract(self, name: str, spec: Dataset) -> Contract | None:
         """Return the dataset's contract, read and compiled, or None when it has none."""
         if spec.contract is None:
@@ -245,26 +308,66 @@ class Datasets:
             return read_contract(path)
         return read_contract(spec.contract)
 
+    def _opened(self, asked: _Asked, source: Any) -> tuple[_Asked, pl.LazyFrame]:
+        """Return the rows of what was handed over, and what is to be remembered of where they came from."""
+        from flyball.data.files import Files
+        from flyball.data.queries import is_query, read_query
+        from flyball.data.sources import open_source
+
+        if isinstance(source, Files):
+            return asked, self._files(asked.name, source)
+        if not is_query(source):
+            return asked, open_source(source, string_columns=asked.texts)
+        with self._ledger.read() as world:
+            known = [resource.name for resource in world.resources.all("dataset")]
+        query = read_query(source, self._named, known)
+        read = {str(made): made for made in query.inputs.values()}
+        made_from = (*asked.made_from, *((made, "queried by") for made in read.values()))
+        columns = {name: [list(origin) for origin in origins] for name, origins in query.columns.items()}
+        return replace(asked, made_from=made_from, facts={"query": source.strip(), "columns": columns}), query.frame
+
+    def _named(self, table: str) -> tuple[Ref, pl.LazyFrame] | None:
+        """Return what a table of a query is, `flights` or `flights@3`; None when there is no such data set."""
+        name, _, version = table.partition("@")
+        try:
+            found = self._version(name, version or "latest", "dataset", None)
+        except NotFound:
+            return None
+        return found.ref, self._tables.scan(found.digest)
+
+    def _files(self, name: str, files: Files) -> pl.LazyFrame:
+        import polars as pl
+
+        if self._blobs is None:
+            raise InvalidInput(f"dataset/{name}: files cannot be kept here; publish them through the platform")
+        with self._ledger.read() as world:
+            newest = next(iter(world.versions.all("dataset", name, limit=1)), None)
+        before = self._tables.scan(newest.digest) if newest else None
+        return pl.concat(list(files.table(self._blobs, before))).lazy()
+
     def _publish(self, asked: _Asked, frame: pl.LazyFrame, mode: Mode, key: Sequence[str]) -> Published:
         """Check the rows, write what is good of them, and publish."""
         name, spec = asked.name, asked.spec
+        if self._admit is not None:
+            admitted = self._admit(name, frame)
+            frame, asked = admitted.frame, replace(asked, facts={**asked.facts, **admitted.metadata})
         _check_columns(name, spec, frame)
         good, bad, report = frame, None, None
         if asked.contract is not None:
-            from flyball.data.checking import check, split
+            from flyball.data.checking import split
 
-            report = check(frame, asked.contract, now=self._clock.now())
+            report = self._checked(name, frame, asked.contract, mode)
             if not report.passed:
                 if spec.on_failure == "quarantine" or report.fail_kind == "table":
                     raise self._keep_aside(name, frame, report, asked.actor, asked.run, asked.cause)
-                good, bad = split(frame, asked.contract)
+                good, bad = split(frame, asked.contract, now=self._clock.now(), resolve=self.resolve)
         with ExitStack() as scope:
             put = putting(self._tables, name, good, mode, key, scope)
             aside = self._tables.write(bad) if bad is not None else None
 
             def publish(world: Transaction, done: Put) -> Published:
                 asked.confirm()
-                metadata = _metadata(spec, done.table, report, asked.note, mode, done.counts)
+                metadata = _metadata(spec, done.table, report, asked.note, mode, done.counts) | dict(asked.facts)
                 carried = done.newest.metadata.get("watermark") if done.newest else None
                 if asked.watermark is not None or carried is not None:
                     metadata["watermark"] = asked.watermark if asked.watermark is not None else carried
@@ -299,6 +402,19 @@ class Datasets:
                 cause=asked.cause,
                 since=asked.since,
             )
+
+    def _checked(self, name: str, frame: pl.LazyFrame, contract: Contract, mode: Mode) -> ContractReport:
+        """Check a batch, and where it goes behind others also what the whole new version will be."""
+        from flyball.data.checking import check
+        from flyball.data.moments import check_append
+
+        now = self._clock.now()
+        if mode == "append":
+            try:
+                return check_append(frame, self.frame(name), contract, now=now, resolve=self.resolve)
+            except NotFound:
+                pass  # there is nothing yet that it could go behind
+        return check(frame, contract, now=now, resolve=self.resolve)
 
     def _version(self, name: str, version: str | int, kind: str, at: datetime | None) -> Version:
         with self._ledger.read() as world:

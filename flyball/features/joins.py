@@ -22,7 +22,7 @@ from flyball.clock import parse_duration
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.features.views import FeatureView, instant
 
-__all__ = ["attach", "in_order_of", "in_own_order", "join_as_of"]
+__all__ = ["attach", "in_order_of", "in_own_order", "join_as_of", "same_type"]
 
 # Columns of the plan that no user's column should be called.
 _ROW, _AT, _EVENT, _KNOWN, _AVAILABLE = "__row", "__at", "__event", "__known", "__available"
@@ -92,7 +92,7 @@ def attach(
                 "drop or rename one of them"
             )
     keys = [f"__key_{i}" for i in range(len(view.entity))]
-    left, right = zip(*(_same_type(name, there, new, view) for name in view.entity), strict=True)
+    left, right = zip(*(same_type(name, there, new, view.name) for name in view.entity), strict=True)
     available = pl.col(view.event_time) + parse_duration(offset)
     if view.is_bitemporal:
         available = pl.max_horizontal(available, view.known_at)
@@ -152,10 +152,14 @@ def _answers(keys: Sequence[str]) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return keep
 
 
-def _same_type(name: str, rows: pl.Schema, view_schema: pl.Schema, view: FeatureView) -> tuple[pl.Expr, pl.Expr]:
-    """Return the expressions by which both sides' key columns have one type."""
+def same_type(name: str, rows: pl.Schema, view_schema: pl.Schema, view: str) -> tuple[pl.Expr, pl.Expr]:
+    """Return the expressions by which the rows' and the view's column of a key have one type.
+
+    Raises:
+        InvalidInput: the rows lack the key, or its types have nothing in common.
+    """
     if name not in rows:
-        raise InvalidInput(f'the rows lack the entity of the view {view.name}, "{name}"{did_you_mean(name, rows)}')
+        raise InvalidInput(f'the rows lack the entity of the view {view}, "{name}"{did_you_mean(name, rows)}')
     ours, theirs, key = rows[name], view_schema[name], pl.col(name)
     texts = pl.String | pl.Categorical | pl.Enum
     if isinstance(ours, texts) and isinstance(theirs, texts):
@@ -165,5 +169,5 @@ def _same_type(name: str, rows: pl.Schema, view_schema: pl.Schema, view: Feature
     if ours.is_integer() and theirs.is_integer():
         return key.cast(pl.Int64), key.cast(pl.Int64)
     raise InvalidInput(
-        f'the key "{name}" is {ours} in the rows and {theirs} in the view {view.name}; cast one of them to the other'
+        f'the key "{name}" is {ours} in the rows and {theirs} in the view {view}; cast one of them to the other'
     )

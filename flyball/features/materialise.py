@@ -1,26 +1,33 @@
-"""Materialisation: a view's newest values, computed from its data set and written for look-ups.
+"""Materialisation: a view's newest values, computed from its data set or read from its stored rows, for look-ups.
 
-Rows stream through in batches and the store keeps the newest of each entity, so neither the data set nor its entities
-are held in memory; what the engine reads ahead is. Done twice it changes nothing; a push that is newer stays.
+Rows stream through in slices, as text made by the engine, never as Python objects, and the online store keeps the
+newest of each entity; so what is held is one slice, whatever the size. Done twice it changes nothing, and neither do
+two at once; a push that is newer stays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import polars as pl
 
 from flyball.errors import InvalidInput
-from flyball.features.lookup import ViewSpec
-from flyball.features.pushes import Row, keep_newest, push
+from flyball.features.encoding import encoded_keys, encoded_rows
+from flyball.features.offline import BATCH, PUSHED_AT, StoredView
+from flyball.features.pushes import push
+from flyball.features.specs import ViewSpec
 from flyball.features.views import FeatureView
 from flyball.storage.online import OnlineStore
+from flyball.storage.tables import TableStore
 
-__all__ = ["Materialised", "materialise", "push"]
+__all__ = ["Materialised", "materialise", "materialise_stored", "push"]
 
-_WRITTEN_AT_ONCE = 5_000  # rows that are Python objects at a time: they take ten times the memory of a frame's
-_RFC_3339 = "%Y-%m-%dT%H:%M:%S%.6fZ"  # as `clock.format_instant` writes it
+_SLICE_ROWS = 50_000  # with ten features some 25 MB as text and keys
+_SLICE_CELLS = 1_000_000  # of a view with many features fewer rows are taken
 
 
 class Materialised(NamedTuple):
@@ -28,7 +35,7 @@ class Materialised(NamedTuple):
 
     Attributes:
         rows: rows of the view that were read.
-        written: values written; an entity counts once a batch.
+        written: values written; an entity counts once a slice.
         watermark: the latest arrival among the rows read; give it as `since` the next time. None: there was no row.
     """
 
@@ -43,60 +50,137 @@ def materialise(
     store: OnlineStore,
     until: datetime | None = None,
     since: datetime | None = None,
-    batch_rows: int = 100_000,
+    batch_rows: int = _SLICE_ROWS,
 ) -> Materialised:
     """Compute `view` on `frame` and write each entity's newest value.
+
+    A row-wise view is computed slice by slice; the rows of any other are first written to a temporary file, because a
+    slice of a plan that filters or aggregates would compute all that lies before it.
 
     Args:
         frame: the view's source.
         until: only rows that had happened and arrived by then; None: all.
         since: only rows that arrived at or after it: the last watermark. Rows of that very instant are read again,
             because others of it may have arrived meanwhile; that changes nothing.
-        batch_rows: rows of a batch; the engine reads some batches ahead.
+        batch_rows: rows of a slice, fewer of a view with many features.
 
     Raises:
         InvalidInput: a time has no zone, or as `FeatureView.compute`.
         StepFailed: the view's function failed.
+        Unavailable: the store cannot be written now.
     """
     for name, moment in (("until", until), ("since", since)):
         if moment is not None and moment.tzinfo is None:
             raise InvalidInput(f"`{name}` is {moment.isoformat()}, a time without a zone; give it one")
-    if batch_rows < 1:
-        raise InvalidInput(f"batch_rows is {batch_rows}; expected at least 1")
-    spec, rows = view.spec(frame.collect_schema()), view.compute(frame)
-    rows = rows.drop_nulls([*view.entity, view.event_time, view.known_at])
-    if until is not None:
-        rows = rows.filter(pl.col(view.event_time) <= until, pl.col(view.known_at) <= until)
-    if since is not None:
-        rows = rows.filter(pl.col(view.known_at) >= since)
+    spec = view.spec(frame.collect_schema())
+    batch_rows = _slice_rows(batch_rows, spec)
+
+    def wanted(rows: pl.LazyFrame) -> pl.LazyFrame:
+        rows = rows.drop_nulls([*view.entity, view.event_time, view.known_at])
+        if until is not None:
+            rows = rows.filter(pl.col(view.event_time) <= until, pl.col(view.known_at) <= until)
+        return rows if since is None else rows.filter(pl.col(view.known_at) >= since)
+
+    with TemporaryDirectory(prefix="flyball-view-") as folder:
+        parts: Iterator[pl.DataFrame]
+        if view.is_row_wise:
+            parts = (wanted(view.compute(part.lazy())).collect() for part in _slices(frame, batch_rows))
+        else:
+            path = Path(folder) / "rows.parquet"
+            wanted(view.compute(frame)).sink_parquet(path, compression="lz4", maintain_order=True)
+            parts = _slices(pl.scan_parquet(path), batch_rows)
+        return _written(spec, parts, store)
+
+
+def materialise_stored(
+    stored: StoredView,
+    tables: TableStore,
+    store: OnlineStore,
+    *,
+    since_batch: int = 0,
+    start: int = 0,
+    on_slice: Callable[[int], None] | None = None,
+    batch_rows: int = _SLICE_ROWS,
+) -> Materialised:
+    """Write the newest value of each entity of a stored view.
+
+    Args:
+        stored: the view's rows.
+        tables: where they are.
+        since_batch: only rows that came with a later addition: `stored.batch` of the last that was materialised.
+        start: the row to go on from, as `on_slice` was last told of this same version.
+        on_slice: called with how many rows of the table are done, whenever so many have been written. A crash between
+            the write and the call writes some rows again, which changes nothing.
+        batch_rows: rows of a slice, fewer of a view with many features.
+
+    Raises:
+        Unavailable: the store cannot be written now; what `on_slice` was told is done.
+    """
+    batch_rows = _slice_rows(batch_rows, stored.spec)
+    scan, total = tables.scan(stored.table), stored.rows
     read, written, watermark = 0, 0, None
-    for batch in rows.collect_batches(chunk_size=batch_rows, maintain_order=True, engine="streaming"):
-        for part in batch.iter_slices(batch_rows):
-            if not part.height:
-                continue
-            read += part.height
-            for piece in _newest(view, part).iter_slices(_WRITTEN_AT_ONCE):
-                written += keep_newest(spec, _rows(spec, view, piece), store)
-            latest = part[view.known_at].max()
-            assert isinstance(latest, datetime)
-            watermark = latest if watermark is None else max(watermark, latest)
+    for begin in range(start, total, batch_rows):
+        rows = min(batch_rows, total - begin)
+        part = _newer_than(scan, begin, rows, since_batch)
+        if part is not None:
+            done = _written(stored.spec, iter([part.drop(BATCH, PUSHED_AT)]), store)
+            read, written = read + done.rows, written + done.written
+            watermark = max((moment for moment in (watermark, done.watermark) if moment is not None), default=None)
+        if on_slice is not None:
+            on_slice(begin + rows)
     return Materialised(read, written, watermark)
 
 
-def _newest(view: FeatureView, part: pl.DataFrame) -> pl.DataFrame:
-    """Return the newest row of each entity of a batch."""
-    order = [view.event_time, view.known_at] if view.is_bitemporal else [view.event_time]
-    return part.sort(order, maintain_order=True).unique(view.entity, keep="last", maintain_order=True)
+def _newer_than(scan: pl.LazyFrame, begin: int, rows: int, batch: int) -> pl.DataFrame | None:
+    """Return the rows of a slice that came after an addition; where there is none, little is read."""
+    part = scan.slice(begin, rows)
+    if batch:
+        newest = part.select(pl.col(BATCH).max()).collect().item()
+        if newest is None or newest <= batch:
+            return None
+    frame = part.collect()
+    return frame.filter(pl.col(BATCH) > batch) if batch else frame
 
 
-def _rows(spec: ViewSpec, view: FeatureView, piece: pl.DataFrame) -> list[Row]:
-    """Return rows as the store takes them."""
-    moments = [name for name, dtype in spec.features.items() if dtype == "datetime"]
-    features = piece.select(*spec.features).with_columns(pl.col(moments).dt.strftime(_RFC_3339)).to_dicts()
-    if len(view.entity) == 1:
-        keys: Any = piece[view.entity[0]].cast(pl.String).to_list()
-    else:
-        keys = map(spec.key_of, piece.select(view.entity).rows())
-    events = piece[view.event_time].to_list()
-    arrivals = piece[view.known_at].to_list() if view.is_bitemporal else events
-    return list(map(Row, keys, events, arrivals, features))
+def _written(spec: ViewSpec, parts: Iterator[pl.DataFrame], store: OnlineStore) -> Materialised:
+    read, written, watermark = 0, 0, None
+    names = list(spec.features)
+    arrived = spec.known_at or spec.event_time
+    for part in parts:
+        if not part.height:
+            continue
+        read += part.height
+        newest = _newest(spec, part)
+        arrivals = None if spec.known_at is None else newest[spec.known_at].to_physical().to_list()
+        written += store.put_encoded(
+            spec.stored_as,
+            names,
+            encoded_keys(newest, spec.entity),
+            newest[spec.event_time].to_physical().to_list(),
+            encoded_rows(newest, spec.features),
+            arrivals,
+        )
+        latest = part[arrived].max()
+        assert isinstance(latest, datetime)
+        watermark = latest if watermark is None else max(watermark, latest)
+    return Materialised(read, written, watermark)
+
+
+def _newest(spec: ViewSpec, part: pl.DataFrame) -> pl.DataFrame:
+    """Return the newest row of each entity of a slice, in the order of the keys, in which a store writes fastest."""
+    order = [spec.event_time] if spec.known_at is None else [spec.event_time, spec.known_at]
+    if not part[spec.event_time].is_sorted() or len(order) > 1:
+        part = part.sort(order, maintain_order=True)
+    return part.unique(list(spec.entity), keep="last", maintain_order=True).sort(list(spec.entity))
+
+
+def _slices(frame: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
+    total = frame.select(pl.len()).collect(engine="streaming").item()
+    for begin in range(0, total, rows):
+        yield frame.slice(begin, rows).collect()
+
+
+def _slice_rows(asked: int, spec: ViewSpec) -> int:
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        raise InvalidInput(f"batch_rows is {asked!r}; expected a whole number from 1")
+    return min(asked, max(_SLICE_CELLS // len(spec.features), 1_000))

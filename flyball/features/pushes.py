@@ -1,6 +1,7 @@
-"""Pushes: new values of a view, checked, visible to look-ups when the call returns.
+"""Pushes: new values of a view, checked, visible to look-ups when the call returns, kept for training.
 
-A feed, a stream's consumer or `materialise` calls this; it imports nothing heavy.
+A feed or a stream's consumer calls this; it imports nothing heavy. Where a log is given, the rows are durable in it
+before they are visible, and `folding` later adds them to the view's stored rows, from which training sets are made.
 """
 
 from __future__ import annotations
@@ -9,62 +10,89 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from flyball.clock import format_instant, parse_instant
-from flyball.errors import InvalidInput, did_you_mean, listed
-from flyball.features.lookup import Described, ViewSpec
-from flyball.storage.online import OnlineStore, OnlineValue
+import orjson
 
-__all__ = ["Row", "keep_newest", "push"]
+from flyball.clock import SYSTEM, Clock, format_instant, parse_instant
+from flyball.errors import InvalidInput, did_you_mean, listed
+from flyball.features.specs import Described, ViewSpec
+from flyball.storage.online import OnlineStore, OnlineValue
+from flyball.storage.streams import StreamWriter
+
+__all__ = ["LOG_FORMAT", "Row", "push"]
+
+LOG_FORMAT = 1
+_LOGGED_AT_ONCE = 5_000  # rows of one payload, so that none outgrows what a log takes
 
 
 class Row(NamedTuple):
-    """A row of a view as the store takes it: `values` are JSON values by feature."""
+    """A checked row: `entity` as text, `values` JSON values by feature."""
 
     key: str
     event: datetime
     known: datetime
     values: dict[str, Any]
+    entity: tuple[str, ...]
 
 
-def push(view: ViewSpec | Described, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], store: OnlineStore) -> int:
+def push(
+    view: ViewSpec | Described,
+    rows: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    store: OnlineStore,
+    log: StreamWriter | None = None,
+    clock: Clock = SYSTEM,
+) -> int:
     """Write one row or many, in any order, and return how many entities have a new value.
 
-    A row that is older than what is there, by event time and then by arrival, changes nothing, so late and repeated
-    rows do no harm. Either all rows are taken or none.
+    A row that is older than what is there, by event time and then by arrival, changes nothing online, so late and
+    repeated rows do no harm. Either all rows are taken or none.
 
     Args:
         view: the view's description, or a view that was computed before.
         rows: names → values: the entity, the event time (and `known_at` where the view has one) as text or `datetime`
             with a zone, and every feature; None where a feature is unknown.
         store: where look-ups read.
+        log: where the rows are kept for training: the log of this view and version. None: they are not.
+        clock: says when they arrived.
 
     Raises:
         InvalidInput: an unknown or missing field or a wrong type, named with its row; nothing was written.
+        Unavailable: the log or the store cannot be written now. Rows that the log had taken will be trained on, and
+            become visible with the next materialisation; pushing them again does no harm.
     """
     spec = view if isinstance(view, ViewSpec) else view.spec()
+    checked = [_checked(spec, number, record) for number, record in enumerate(_listed(rows))]
     newest: dict[str, Row] = {}
-    for number, record in enumerate([rows] if isinstance(rows, Mapping) else rows):
-        row = _checked(spec, number, record)
+    for row in checked:
         there = newest.setdefault(row.key, row)
         if (row.event, row.known) >= (there.event, there.known):
             newest[row.key] = row
-    return keep_newest(spec, list(newest.values()), store)
+    if log is not None and checked:
+        log.append_wait(_payloads(spec, checked, clock.now()))
+    return store.put(spec.stored_as, [(row.key, _value_of(spec, row)) for row in newest.values()])
 
 
-def keep_newest(view: ViewSpec, rows: Sequence[Row], store: OnlineStore) -> int:
-    """Write rows that were checked, at most one a key; return how many entities have a new value.
+def _listed(rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    return [rows] if isinstance(rows, Mapping) else rows
 
-    The store keeps the newest event of a key. Where rows may arrive late the arrival is stored beside the features,
-    because of two rows with the same event time the one that arrived last must stay, whichever is written first.
-    """
-    if view.known_at is None:
-        return store.put(view.stored_as, [(row.key, OnlineValue(row.event, row.values)) for row in rows])
-    later = []
-    for row, there in zip(rows, store.get(view.stored_as, [row.key for row in rows]), strict=True):
-        arrival = format_instant(row.known)
-        if there is None or row.event != there.event_time or arrival >= str(there.values.get(view.known_at, "")):
-            later.append((row.key, OnlineValue(row.event, {**row.values, view.known_at: arrival})))
-    return store.put(view.stored_as, later)
+
+def _value_of(spec: ViewSpec, row: Row) -> OnlineValue:
+    return OnlineValue(row.event, row.values, None if spec.known_at is None else row.known)
+
+
+def _payloads(spec: ViewSpec, rows: Sequence[Row], now: datetime) -> list[bytes]:
+    """Return rows as the log keeps them: a JSON document for every few thousand."""
+    head = {"format": LOG_FORMAT, "view": spec.stored_as, "at": format_instant(now), "names": list(spec.features)}
+    made = []
+    for start in range(0, len(rows), _LOGGED_AT_ONCE):
+        part = rows[start : start + _LOGGED_AT_ONCE]
+        columns = {
+            "entity": [list(values) for values in zip(*(row.entity for row in part), strict=True)],
+            "event": [format_instant(row.event) for row in part],
+            "known": [format_instant(row.known) for row in part],
+            "values": [list(values) for values in zip(*(row.values.values() for row in part), strict=True)],
+        }
+        made.append(orjson.dumps({**head, **columns}))
+    return made
 
 
 def _checked(view: ViewSpec, number: int, record: Any) -> Row:
@@ -87,7 +115,8 @@ def _checked(view: ViewSpec, number: int, record: Any) -> Row:
     event = _instant(record[view.event_time], f'{subject}: "{view.event_time}"')
     known = event if view.known_at is None else _instant(record[known_at], f'{subject}: "{known_at}"')
     values = {name: _value(record[name], dtype, f'{subject}: "{name}"') for name, dtype in view.features.items()}
-    return Row(key, event, known, values)
+    entity = tuple(str(view.key_part(name, record[name])) for name in view.entity)
+    return Row(key, event, known, values, entity)
 
 
 def _needs(fields: Iterable[str]) -> str:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import polars as pl
 
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.features.joins import attach, in_order_of, in_own_order
+from flyball.features.offline import StoredView, check_fits
 from flyball.features.requests import OnRequest
+from flyball.features.stored_joins import Asked, attach_stored
 from flyball.features.views import FeatureView
+from flyball.storage.tables import TableStore
 
-__all__ = ["training_set"]
+__all__ = ["StoredRows", "training_set"]
+
+
+class StoredRows(NamedTuple):
+    """A stored view and where its rows are."""
+
+    view: StoredView
+    tables: TableStore
 
 
 def training_set(
@@ -20,6 +32,7 @@ def training_set(
     at: str = "asked_at",
     sources: Mapping[str, pl.LazyFrame] | None = None,
     *,
+    stored: Mapping[str, StoredRows] | None = None,
     ages: bool = False,
 ) -> pl.LazyFrame:
     """Return the rows, in their order, with the features of every view and request-time function.
@@ -31,10 +44,13 @@ def training_set(
         rows: one a prediction; labels and other columns stay as they are.
         at: the instant at which each row would have been asked; a time with a zone.
         sources: data set by name, as the views name theirs.
+        stored: stored rows by the view's name. Such a view is not computed again and may be larger than memory: held
+            are the rows of the training set and one block of the view. Its source is not needed.
         ages: add `<view>_age_s` for each view: seconds, Float64.
 
     Raises:
         InvalidInput: a source is missing, a name would be there twice, or as `join_as_of`.
+        Conflict: what is stored of a view is of another definition than the one given.
         StepFailed: a view or function failed.
     """
     sources = sources or {}
@@ -51,17 +67,51 @@ def training_set(
     if twice is not None or not features:
         what = "no features were given" if twice is None else f"the feature {twice} was given twice"
         raise InvalidInput(f"{what}; expected views and request-time functions, each once")
-    joined = in_order_of(rows.lazy(), at)
-    computed: dict[tuple[str, int], pl.LazyFrame] = {}
-    for view in views:
-        if view.source not in sources:
-            raise InvalidInput(
-                f'the view {view.name} needs the source "{view.source}"{did_you_mean(view.source, sources)} '
-                f"(given: {listed(sources)})"
-            )
-        frame = computed.setdefault((view.name, view.version), view.compute(sources[view.source]))
-        joined = attach(joined, frame, view, age=ages)
-    joined = in_own_order(joined)
+    joined, own = rows.lazy(), list(rows.lazy().collect_schema())
+    kept = {view.name: _as_declared(view, stored[view.name]) for view in views if stored and view.name in stored}
+    if kept:
+        joined = _with_stored(joined, at, list(kept.values()), ages)
+    if len(kept) < len(views):
+        joined = in_order_of(joined, at)
+        columns: list[str] = []
+        for view in views:
+            there = list(joined.collect_schema())
+            if view.name in kept:
+                spec = kept[view.name].view.spec
+                columns += [*spec.features, *([spec.age_column] if ages else [])]
+            else:
+                joined = attach(joined, view.compute(_source(view, sources)), view, age=ages)
+                columns += list(joined.collect_schema())[len(there) :]
+        joined = in_own_order(joined).select(*own, *columns)
     for function in on_request:
         joined = function.apply(joined)
     return joined
+
+
+def _as_declared(view: FeatureView, there: StoredRows) -> StoredRows:
+    """Return stored rows with the time to live and the defaults that the view has now."""
+    check_fits(there.view, view)
+    ttl_s = None if view.ttl is None else view.ttl.total_seconds()
+    return StoredRows(
+        replace(there.view, spec=replace(there.view.spec, ttl_s=ttl_s, defaults=view.defaults)), there.tables
+    )
+
+
+def _with_stored(rows: pl.LazyFrame, at: str, views: Sequence[StoredRows], ages: bool) -> pl.LazyFrame:
+    def joined(frame: pl.DataFrame) -> pl.DataFrame:
+        asked = Asked.of(frame, at)
+        for stored, tables in views:
+            frame = frame.hstack(attach_stored(frame, asked, stored, tables, age=ages))
+        return frame
+
+    empty = pl.DataFrame(schema=rows.collect_schema())
+    return rows.map_batches(joined, schema=joined(empty).schema)
+
+
+def _source(view: FeatureView, sources: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+    if view.source not in sources:
+        raise InvalidInput(
+            f'the view {view.name} needs the source "{view.source}"{did_you_mean(view.source, sources)} '
+            f"(given: {listed(sources)})"
+        )
+    return sources[view.source]

@@ -18,7 +18,7 @@ import polars as pl
 from flyball.clock import parse_duration
 from flyball.errors import FlyballError, InvalidInput, StepFailed, did_you_mean, listed
 from flyball.features.definitions import digest_of_function, source_of
-from flyball.features.lookup import ViewSpec
+from flyball.features.specs import ViewSpec
 
 __all__ = ["FeatureView", "ViewFunction", "feature_view", "instant"]
 
@@ -40,6 +40,11 @@ class FeatureView:
         function: the function as written.
         defaults: what stands for a feature without a value.
         version: grows by hand when values of the old and new definition must not mix.
+        owner, tags: who answers for it, and words to find it by.
+        look_back: how far before a row's event time the source rows lie that it depends on; zero: each row is made of
+            one row of the source. Then rows added to the source are all that must be computed. None: it depends on
+            anything, so the whole is computed again.
+        source_time: the time column of the source by which `look_back` counts.
     """
 
     name: str
@@ -53,6 +58,8 @@ class FeatureView:
     version: int = 1
     owner: str | None = None
     tags: tuple[str, ...] = ()
+    look_back: timedelta | None = None
+    source_time: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.function.__doc__)
@@ -64,6 +71,11 @@ class FeatureView:
     def is_bitemporal(self) -> bool:
         """Whether rows may arrive later than they became true."""
         return self.known_at != self.event_time
+
+    @property
+    def is_row_wise(self) -> bool:
+        """Whether each of its rows is made of one row of the source."""
+        return self.look_back == timedelta(0)
 
     @cached_property
     def text(self) -> str:
@@ -176,12 +188,20 @@ def feature_view(
     version: int = 1,
     owner: str | None = None,
     tags: Sequence[str] = (),
+    incremental: bool = False,
+    look_back: str | timedelta | None = None,
+    source_time: str | None = None,
 ) -> Callable[[ViewFunction], FeatureView]:
     """Declare a function of one lazy frame as a feature view; see `FeatureView` for the arguments.
 
     Args:
         source: default: the name of the function's parameter.
         name: default: the function's.
+        incremental: each row is made of one row of the source (columns computed, rows filtered out): what is added to
+            the source is computed alone. Flyball takes this on trust.
+        look_back: the same for a view of windows: how far back a row depends on the source, such as the period and the
+            step of `windowed` together.
+        source_time: the source's time column by which `look_back` counts; default: `event_time`.
 
     Raises:
         InvalidInput: no or a repeated entity, a wrong duration, a function that takes other than one frame.
@@ -194,6 +214,13 @@ def feature_view(
     """
     keys = (entity,) if isinstance(entity, str) else tuple(entity)
     span = None if ttl is None else parse_duration(ttl)
+    depth = None if look_back is None else parse_duration(look_back)
+    if incremental and depth:
+        raise InvalidInput(
+            "a view is either incremental, row by row, or has a look_back over several rows; give one of the two"
+        )
+    if depth == timedelta(0) and not incremental:
+        raise InvalidInput("a look_back of zero means that each row stands alone; write incremental=True instead")
 
     def declare(function: ViewFunction) -> FeatureView:
         own_name = str(name or getattr(function, "__name__", ""))
@@ -226,6 +253,8 @@ def feature_view(
             version,
             owner,
             tuple(tags),
+            timedelta(0) if incremental else depth,
+            None if depth is None else source_time or event_time,
         )
 
     return declare

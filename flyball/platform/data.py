@@ -1,31 +1,229 @@
-"""What is done with datasets."""
+"""What is done with data: publishing, reading, comparing; quarantine, catalogue, products, labels.
+
+Rows leave only through `frame` and `read`: what the policies hide is hidden there, and that they were read is noted.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from flyball.errors import NotFound
 from flyball.ledger.refs import Ref, ref
+from flyball.ledger.search import Found
+from flyball.ledger.versions import Version
+from flyball.platform.home import Home
 
 if TYPE_CHECKING:
     import polars as pl
 
     from flyball.data.datasets import Published
-
-from flyball.platform.home import Home
+    from flyball.data.diffs import Diff
+    from flyball.data.formats import Format
+    from flyball.data.labels.sets import Imported
+    from flyball.data.products.managing import Moved
+    from flyball.data.profiles import ColumnComparison, TableProfile
+    from flyball.data.quarantine import Held
+    from flyball.data.sources import Probe
+    from flyball.data.usage import Use
 
 __all__ = ["DataActs"]
 
 
 class DataActs(Home):
-    """What is done with datasets."""
+    """What is done with data."""
+
+    # -- versions
 
     def publish(self, dataset: str, source: Any = None, **options: Any) -> Published:
         """Publish rows as the dataset's next version; see `Datasets.publish`."""
         self._may("publish")
         return self.datasets.publish(dataset, source, actor=self.actor, **options)
 
-    def frame(self, target: str | Ref) -> pl.LazyFrame:
-        """Return the rows of a version of a dataset or a quarantine, lazily. Raises NotFound."""
+    def probe(self, dataset: str) -> Probe:
+        """Return whether a dataset's own source is reachable, fresh and of the expected shape; reads no rows."""
         self._may("read")
-        found = ref(str(target)) if "/" in str(target) else ref(str(target), "dataset")
-        return self.datasets.frame(found.name, found.version or "latest", found.kind)
+        return self.datasets.probe(dataset)
+
+    def frame(
+        self,
+        target: str | Ref,
+        *,
+        purpose: str | None = None,
+        at: datetime | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.LazyFrame:
+        """Return the rows of a version of a dataset, a quarantine, a stored view or a label set, lazily.
+
+        Args:
+            target: `flights`, `flights@3`, `dataset/flights@champion`, `quarantine/flights`.
+            purpose: what they are read for, where the dataset or a policy asks for it.
+            at: with a zone; what `latest` or an alias meant then.
+            columns: only these.
+
+        Raises:
+            NotFound: no such version.
+            Forbidden: policies do not allow it, or only a retired data product gives this dataset.
+        """
+        found, version = self._found(target, at)
+        rows = self.datasets.frame(found.name, version.number, found.kind)
+        shown = self._shown(found, rows, purpose)
+        shown = shown.select(columns) if columns is not None else shown
+        self.usage.record(self.actor, version.ref, purpose or "", columns or ())
+        return shown
+
+    def read(
+        self,
+        target: str | Ref,
+        format: Format = "polars",
+        *,
+        purpose: str | None = None,
+        at: datetime | None = None,
+    ) -> Any:
+        """Return the rows of a version as `polars` (lazy), `arrow`, `duckdb` or `pandas`.
+
+        Raises as `frame`, and MissingExtra where the library is not installed.
+        """
+        from flyball.data.formats import converted
+
+        found, version = self._found(target, at)
+        rows = self.datasets.frame(found.name, version.number, found.kind)
+        shown = self._shown(found, rows, purpose)
+        self.usage.record(self.actor, version.ref, purpose or "")
+        paths = self.tables.paths(version.digest) if shown is rows else None
+        return converted(shown, paths, format)
+
+    def hidden(self, target: str | Ref, columns: Sequence[str], purpose: str | None = None) -> frozenset[str]:
+        """Return the columns whose values whoever asks may not see as they are. Raises Forbidden."""
+        found = self._ref_of(target)
+        return frozenset(self.guard.decision(found.name, columns, self.principal, purpose).masks)
+
+    def diff(self, dataset: str, before: str | int, after: str | int = "latest", **options: Any) -> Diff:
+        """Return how two versions of a dataset differ; see `Datasets.diff`. Hidden columns show no sample."""
+        from flyball.data.profiles import TableProfile, distances_of
+
+        self._may("read")
+
+        def distances(old: bytes, new: bytes) -> dict[str, float]:
+            one, two = TableProfile.from_bytes(old), TableProfile.from_bytes(new)
+            old_columns, new_columns = one.sketch.columns, two.sketch.columns
+            pairs = {n: distances_of(c, new_columns[n]) for n, c in old_columns.items() if n in new_columns}
+            return {name: found.js for name, found in pairs.items() if found is not None}
+
+        made = self.datasets.diff(dataset, before, after, **{"distances": distances, **options})
+        version = self.version_of(dataset, after)
+        hidden = self.hidden(version.ref, list(version.metadata.get("schema", {})))
+        return replace(made, samples=_without(made.samples, hidden)) if hidden else made
+
+    def profile(self, target: str | Ref, at: datetime | None = None) -> TableProfile:
+        """Return what the rows of a version look like; made when it was published, or now for an older one.
+
+        Raises NotFound.
+        """
+        from flyball.data.profiles import TableProfile, profile_frame
+
+        found, version = self._found(target, at)
+        summary = self.datasets.summary(found.name, version.number, found.kind)
+        if summary is not None:
+            return TableProfile.from_bytes(summary)
+        return profile_frame(self.datasets.frame(found.name, version.number, found.kind))
+
+    def compare_profiles(self, before: str | Ref, after: str | Ref) -> list[ColumnComparison]:
+        """Return two versions side by side, column by column; hidden columns show no value. Raises NotFound."""
+        from flyball.data.profiles import compare
+
+        one, two = self.profile(before), self.profile(after)
+        columns = list({**dict.fromkeys(one.columns), **dict.fromkeys(two.columns)})
+        return compare(one, two, self.hidden(before, columns) | self.hidden(after, columns))
+
+    def version_of(self, dataset: str, version: str | int = "latest", at: datetime | None = None) -> Version:
+        """Return a version of a dataset by number, alias or time. Raises NotFound."""
+        with self._reading() as world:
+            return world.versions.get("dataset", dataset, version, at)
+
+    # -- quarantine
+
+    def held(self, dataset: str | None = None, state: Any = None, limit: int = 100) -> list[Held]:
+        """Return batches that were kept aside, newest first."""
+        self._may("read")
+        return self.quarantine.all(dataset, state, limit)
+
+    def inspect(self, dataset: str, version: str | int = "latest", *, failing: bool = True) -> pl.LazyFrame:
+        """Return the rows of a batch that was kept aside, each with the rules that it breaks. Raises as `frame`."""
+        self._may("read")
+        return self._shown(Ref("quarantine", dataset), self.quarantine.inspect(dataset, version, failing=failing), None)
+
+    def fix(self, dataset: str, version: str | int, change: Any, **options: Any) -> Version:
+        """Publish a batch that was kept aside, changed; see `Quarantine.fix`."""
+        self._may("publish")
+        return self.quarantine.fix(dataset, version, change, actor=self.actor, **options)
+
+    def release(self, dataset: str, version: str | int, reason: str, **options: Any) -> Version:
+        """Publish a batch although it breaks its contract; see `Quarantine.release`."""
+        self._may("approve")
+        return self.quarantine.release(dataset, version, actor=self.actor, reason=reason, **options)
+
+    def drop(self, dataset: str, version: str | int, reason: str) -> Held:
+        """Delete the rows of a batch that was kept aside; its report stays. See `Quarantine.drop`."""
+        self._may("delete")
+        return self.quarantine.drop(dataset, version, actor=self.actor, reason=reason)
+
+    # -- catalogue
+
+    def search(self, query: str, limit: int = 20, after: str | None = None) -> Found:
+        """Return what is found for a query, best first; see `ledger.search` for what one may type."""
+        with self._reading() as world:
+            return world.search.find(query, limit=limit, after=after)
+
+    def uses(self, target: str | Ref) -> list[Use]:
+        """Return which runs, models and people read a version, or any version of a dataset."""
+        self._may("read")
+        return self.usage.of(self._ref_of(target), self.ledger)
+
+    def advance_product(self, name: str, to: str, **options: Any) -> Moved:
+        """Move a data product to a stage; see `Products.advance`."""
+        self._may("apply")
+        return self.products.advance(name, to, actor=self.actor, **options)
+
+    # -- labels
+
+    def add_labels(self, name: str, source: Any, **options: Any) -> Imported:
+        """Add labels by people to a label set; see `LabelSets.add`."""
+        self._may("label")
+        return self.label_sets.add(name, source, actor=self.actor, **options)
+
+    def _ref_of(self, target: str | Ref) -> Ref:
+        return ref(str(target)) if "/" in str(target) else ref(str(target), "dataset")
+
+    def _found(self, target: str | Ref, at: datetime | None) -> tuple[Ref, Version]:
+        found = self._ref_of(target)
+        with self._reading() as world:
+            version = world.versions.get(found.kind, found.name, found.version or "latest", at)
+        self.products.check_read(version.ref)
+        return found, version
+
+    def _shown(self, found: Ref, rows: pl.LazyFrame, purpose: str | None) -> pl.LazyFrame:
+        """Return rows as whoever asks may see them, by the policies of the dataset that they come from."""
+        dataset = found.name
+        if found.kind in ("feature", "labels"):
+            kind = "feature-view" if found.kind == "feature" else "labels"
+            try:
+                dataset = self._spec(Ref(kind, found.name)).get("dataset") or found.name
+            except NotFound:
+                dataset = found.name
+        return self.guard.read(ref(dataset, "dataset").name, rows, self.principal, purpose)
+
+    def _spec(self, target: Ref) -> Mapping[str, Any]:
+        with self._reading() as world:
+            return world.resources.get(target.kind, target.name).spec
+
+
+def _without(samples: Any, hidden: frozenset[str]) -> Any:
+    """Return samples of rows without the values of some columns."""
+    if isinstance(samples, Mapping):
+        return {k: "•••" if k in hidden and v is not None else _without(v, hidden) for k, v in samples.items()}
+    if isinstance(samples, list | tuple):
+        return type(samples)(_without(one, hidden) for one in samples)
+    return samples

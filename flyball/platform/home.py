@@ -24,7 +24,12 @@ from flyball.platform.authority import MAY
 
 if TYPE_CHECKING:
     from flyball.data.datasets import Datasets
+    from flyball.data.labels.sets import LabelSets
+    from flyball.data.products.managing import Products
+    from flyball.data.quarantine import Quarantine
+    from flyball.data.usage import Usage
     from flyball.monitoring.results import Results
+    from flyball.privacy.guard import Guard
     from flyball.storage.blobs import BlobStore
     from flyball.storage.online import OnlineStore
     from flyball.storage.tables import TableStore
@@ -87,6 +92,8 @@ class Home:
 
     def close(self) -> None:
         """Close what is open."""
+        if "usage" in self.__dict__:
+            self.usage.close()
         self.ledger.close()
 
     def as_(self, principal: Principal) -> Self:
@@ -115,21 +122,57 @@ class Home:
 
     @cached_property
     def tables(self) -> TableStore:
+        from flyball.data.profiles import PROFILER
         from flyball.storage.tables.parquet import ParquetTables
 
-        return ParquetTables(self.blobs)
+        return ParquetTables(self.blobs, PROFILER)
 
     @cached_property
     def online(self) -> OnlineStore:
-        from flyball.storage.online.sqlite import SqliteOnline
+        from flyball.storage.online.opening import open_online
 
-        return SqliteOnline(self.home / "online.sqlite")
+        return open_online(self.home)
+
+    @cached_property
+    def guard(self) -> Guard:
+        """The policies of this home in the path of rows; it asks who reads, so all principals share it."""
+        from flyball.privacy.guard import Guard
+
+        return Guard(self.home, self.ledger, self.project)
 
     @cached_property
     def datasets(self) -> Datasets:
         from flyball.data.datasets import Datasets
 
-        return Datasets(self.ledger, self.tables, self.project, self.clock)
+        admit = self.guard.admit
+        return Datasets(self.ledger, self.tables, self.project, self.clock, admit=admit, blobs=self.blobs)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        from flyball.data.quarantine import Quarantine
+
+        stores = (self.ledger, self.tables, self.blobs)
+        contract_of, resolve = self.datasets.contract_of, self.datasets.resolve
+        return Quarantine(*stores, contract_of, self.home / "doomed", clock=self.clock, resolve=resolve)
+
+    @cached_property
+    def products(self) -> Products:
+        from flyball.data.products.managing import Products
+
+        return Products(self.ledger, self.tables, self.clock)
+
+    @cached_property
+    def label_sets(self) -> LabelSets:
+        from flyball.data.labels.sets import LabelSets
+
+        return LabelSets(self.ledger, self.tables, self.clock)
+
+    @cached_property
+    def usage(self) -> Usage:
+        """The note of who read what."""
+        from flyball.data.usage import Usage, UsageSettings
+
+        return Usage(self.home / "usage", settings.load(UsageSettings, "usage", self.home), self.clock)
 
     @cached_property
     def traffic(self) -> LiveTraffic:

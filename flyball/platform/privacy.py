@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flyball import settings
@@ -12,7 +11,6 @@ from flyball.platform.home import Home
 if TYPE_CHECKING:
     from flyball.ledger.versions import Version
     from flyball.privacy.erasure import Erased, Eraser
-    from flyball.privacy.guard import Guard
     from flyball.privacy.retention import Expired
 
 __all__ = ["PrivacyActs"]
@@ -20,13 +18,6 @@ __all__ = ["PrivacyActs"]
 
 class PrivacyActs(Home):
     """What is done for privacy."""
-
-    @cached_property
-    def guard(self) -> Guard:
-        """The policies of this home in the path of rows; it asks who reads, so all principals share it."""
-        from flyball.privacy.guard import Guard
-
-        return Guard(self.home, self.ledger, self.project)
 
     def subjects(self) -> dict[str, list[str]]:
         """Return the columns that datasets declare as their subject, each with the datasets."""

@@ -205,9 +205,9 @@ def test_many_rows_are_one_read_a_view_and_missing_keys_give_none(tmp_path: Path
     class Counting(SqliteOnline):
         reads = 0
 
-        def get(self, view: str, keys: Any) -> Any:
+        def read(self, view: str, keys: Any) -> Any:
             self.reads += 1
-            return super().get(view, keys)
+            return super().read(view, keys)
 
     store = Counting(tmp_path / "online.sqlite")
     push(spec, [leg(i, i, f"N{i}") for i in range(700)], store)

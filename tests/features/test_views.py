@@ -103,6 +103,21 @@ def test_a_wrong_declaration_is_refused() -> None:
         )
 
 
+def test_how_far_back_a_view_looks_is_said_once() -> None:
+    def same(frame: pl.LazyFrame) -> pl.LazyFrame:
+        return frame
+
+    row_wise = feature_view(entity="a", event_time="t", incremental=True)(same)
+    assert row_wise.is_row_wise and row_wise.source_time is None
+    windows = feature_view(entity="a", event_time="t", look_back="1h")(same)
+    assert (windows.is_row_wise, windows.source_time) == (False, "t")
+    assert not feature_view(entity="a", event_time="t")(same).is_row_wise
+    with pytest.raises(InvalidInput, match="either incremental, row by row, or has a look_back"):
+        feature_view(entity="a", event_time="t", incremental=True, look_back="1h")
+    with pytest.raises(InvalidInput, match="write incremental=True instead"):
+        feature_view(entity="a", event_time="t", look_back="0s")
+
+
 def test_values_take_the_form_that_serving_gives_them() -> None:
     frame = FLIGHTS.with_columns(
         distance=pl.lit(float("nan")),
