@@ -17,7 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SETS: dict[str, tuple[list[str], list[str]]] = {  # name: (extras, dependency groups); the largest first
-    "dev": (["ml", "onnx", "pandas", "postgres", "lake", "objects", "redis", "kafka", "images", "text", "calendar"], ["dev"]),
+    "dev": (
+        ["ml", "onnx", "pandas", "postgres", "lake", "objects", "redis", "kafka", "images", "text", "calendar"],
+        ["dev"],
+    ),
     "demo": (["ml"], []),
     "core": ([], []),
 }

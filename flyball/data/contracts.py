@@ -5,7 +5,7 @@ the rules of one schema object in it and refuses a document that makes none: a c
 show a green light that means "not checked". Every mistake (an unknown field, metric, format or column, a bad
 pattern, a range that nothing can meet) is refused here, when the contract is read, not when data arrives.
 
-What a document states but Flyball does not enforce (texts, rules for other engines, retention, foreign keys) is
+What a document states but Flyball does not enforce (texts, rules for other engines, retention) is
 listed in `Contract.unenforced`, so that nobody takes it for checked.
 
 Source: https://bitol-io.github.io/open-data-contract-standard/ (v3.0.2, v3.1.0).

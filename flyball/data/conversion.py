@@ -19,7 +19,7 @@ from flyball.errors import InvalidInput
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Preparation", "prepare", "read_limit", "strptime_of"]
+__all__ = ["Preparation", "from_text", "prepare", "read_limit", "strptime_of"]
 
 # Letters of java.time.format.DateTimeFormatter, which ODCS formats are written in, as strftime of Rust's chrono.
 _JDK = {
@@ -173,7 +173,7 @@ def _converted(value: pl.Expr, dtype: pl.DataType, column: Column) -> pl.Expr | 
     if isinstance(dtype, pl.Null):
         return value.cast(target)
     if text:
-        return _from_text(value, column)
+        return from_text(value, column)
     if logical == "integer" and (dtype.is_float() or isinstance(dtype, pl.Decimal)):
         # Integers with gaps come as floats from pandas; 3.0 is an integer, 3.5 and NaN are not.
         return pl.when(value == value.round()).then(value).cast(pl.Int64, strict=False)
@@ -186,7 +186,8 @@ def _converted(value: pl.Expr, dtype: pl.DataType, column: Column) -> pl.Expr | 
     return pl.lit(None, dtype=target)
 
 
-def _from_text(value: pl.Expr, column: Column) -> pl.Expr:
+def from_text(value: pl.Expr, column: Column) -> pl.Expr:
+    """Return texts in the column's logical type, null where they cannot be read."""
     import polars as pl
 
     logical, written = column.logical_type, column.options.get("format")

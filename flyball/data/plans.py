@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flyball.data.checks import KeyTest, QueryTest, RowTest, Table, TableTest
+from flyball.data.checks import KeyTest, MajorityTest, QueryTest, Resolve, RowTest, Table, TableTest
 from flyball.data.conversion import Preparation, prepare
-from flyball.data.keys import key_expression
+from flyball.data.keys import Repeats, is_integer_key, key_expression
 from flyball.data.reasons import reason_of
+from flyball.data.references import bind
 from flyball.data.rules import find_check
 from flyball.data.terms import Contract, Rule
 from flyball.errors import did_you_mean
@@ -28,7 +29,11 @@ __all__ = ["Plan", "plan_of"]
 
 @dataclass
 class Plan:
-    """What to evaluate; rules that turn out impossible move to `broken`, with the reason."""
+    """What to evaluate; rules that turn out impossible move to `broken`, with the reason.
+
+    `keys` are the 64-bit keys of column groups that must not repeat, `pairs` the hashes of group and of group and
+    value of each majority test.
+    """
 
     contract: Contract
     lazy: pl.LazyFrame
@@ -37,22 +42,33 @@ class Plan:
     key_tests: dict[str, KeyTest] = field(default_factory=dict)
     table_tests: dict[str, TableTest] = field(default_factory=dict)
     query_tests: dict[str, QueryTest] = field(default_factory=dict)
+    majority_tests: dict[str, MajorityTest] = field(default_factory=dict)
     keys: dict[tuple[str, ...], pl.Expr] = field(default_factory=dict)
+    integer_keys: set[tuple[str, ...]] = field(default_factory=set)
+    pairs: dict[str, tuple[pl.Expr, pl.Expr]] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     of_table: set[str] = field(default_factory=set)
+
+    def prepared(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
+        """Return rows as the contract sees them; those of a table without one of its columns as they are."""
+        return lazy.select(self.preparation.expressions) if self.preparation.expressions else lazy
 
     def give_up(self, rule_id: str, reason: str) -> None:
         """Note that a rule cannot be evaluated."""
         self.broken[rule_id] = reason
-        for tests in (self.row_tests, self.key_tests, self.table_tests, self.query_tests):
+        for tests in (self.row_tests, self.key_tests, self.majority_tests, self.table_tests, self.query_tests):
             tests.pop(rule_id, None)
 
     def says(self, rule_id: str) -> str:
         """Return what a failing row does, in words."""
-        return self.key_tests[rule_id].says if rule_id in self.key_tests else self.row_tests[rule_id].says
+        tests: tuple[Mapping[str, Any], ...] = (self.row_tests, self.key_tests, self.majority_tests)
+        return str(next(found[rule_id].says for found in tests if rule_id in found))
 
-    def mask(self, rule: Rule, twins: Mapping[tuple[str, ...], Any]) -> pl.Expr:
-        """Return whether a prepared row breaks a row rule, given the keys known to repeat."""
+    def mask(self, rule: Rule, found: Mapping[Any, Repeats]) -> pl.Expr:
+        """Return whether a prepared row breaks a row rule, given what was found out about all rows.
+
+        `found` has the repeated keys by their columns, and the odd pairs of majority tests by rule id.
+        """
         import polars as pl
 
         if rule.id in self.broken:
@@ -60,11 +76,11 @@ class Plan:
         if rule.id in self.row_tests:
             fails = self.row_tests[rule.id].fails
             return pl.lit(False) if fails is None else fails
+        if rule.id in self.majority_tests:
+            return found[rule.id].marks(self.pairs[rule.id][1]) if rule.id in found else pl.lit(False)
         test = self.key_tests[rule.id]
-        key, repeated = self.keys[test.columns], twins.get(test.columns)
-        fails = (
-            pl.lit(False) if repeated is None or not len(repeated) else key.is_in(pl.lit(pl.Series(repeated)).implode())
-        )
+        key = self.keys[test.columns]
+        fails = found[test.columns].marks(key) if test.columns in found else pl.lit(False)
         return fails | key.is_null() if test.nulls_fail else fails
 
     def ask(self, rule_id: str) -> tuple[bool, float | None, str]:
@@ -89,21 +105,23 @@ class Plan:
         return verdict.passed, None if math.isnan(float(value)) else verdict.value, verdict.message
 
 
-def plan_of(lazy: pl.LazyFrame, contract: Contract, now: datetime) -> Plan:
+def plan_of(lazy: pl.LazyFrame, contract: Contract, now: datetime, resolve: Resolve | None = None) -> Plan:
     """Compile the rules of `contract` for a table.
 
     Raises:
         polars.exceptions.PolarsError: the schema of the lazy frame cannot be found out.
+        InvalidInput: the contract refers to a dataset or column that is not there.
     """
     import polars as pl
 
+    bind(contract, resolve)
     schema = lazy.collect_schema()
     preparation = prepare(contract, schema)
     # At least one column is read, since a table of no columns has no rows to count.
     sources = list(dict.fromkeys(preparation.source_by_column.values())) or list(schema)[:1]
     plan = Plan(contract, lazy.select(sources), preparation)
     empty = pl.DataFrame(schema=schema).select(sources).select(preparation.expressions)
-    table = Table(contract, empty.schema, preparation.raw_by_column, preparation.unknown, now, empty.lazy())
+    table = Table(contract, empty.schema, preparation.raw_by_column, preparation.unknown, now, empty.lazy(), resolve)
     for rule in contract.rules:
         needed = [rule.column, *rule.params.get("columns", ())]
         absent = [c for c in needed if c in preparation.missing]
@@ -133,10 +151,20 @@ def _add(plan: Plan, rule: Rule, table: Table, empty: pl.DataFrame) -> None:
     elif isinstance(test, KeyTest):
         if test.columns not in plan.keys:
             columns = [table.raw(c) for c in test.columns]
-            key = key_expression(columns, [empty.select(c).dtypes[0] for c in columns])
+            dtypes = [empty.select(c).dtypes[0] for c in columns]
+            key = key_expression(columns, dtypes)
             empty.select(key)
             plan.keys[test.columns] = key
+            if is_integer_key(dtypes):
+                plan.integer_keys.add(test.columns)
         plan.key_tests[rule.id] = test
+    elif isinstance(test, MajorityTest):
+        group, value = [table.text(c) for c in test.by], table.text(test.column)
+        texts = [pl.String()] * len(group)
+        pair = (key_expression(group, texts), key_expression([*group, value], [*texts, pl.String()]))
+        empty.select(pair[0].alias("group"), pair[1].alias("pair"))
+        plan.pairs[rule.id] = pair
+        plan.majority_tests[rule.id] = test
     elif isinstance(test, TableTest):
         if test.measures:
             empty.select(**test.measures)

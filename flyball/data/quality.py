@@ -74,14 +74,10 @@ def _library(entry: Mapping[str, Any], column: Column | None, columns: tuple[Col
     arguments = dict(entry.get("arguments") or {})
     if "validValues" in entry:
         arguments["validValues"] = entry["validValues"]
-    unit = str(entry.get("unit") or "rows").lower()
-    if unit not in ("rows", "row", "percent", "percentage", "%"):
-        raise InvalidInput(
-            f'{where} has the unit "{unit}"{did_you_mean(unit, ["rows", "percent"])}; write rows or percent'
-        )
+    percent = _is_percent(entry, where)
     # `rule: validValues` of 3.0 lists the values and needs no limit: none may be invalid.
     implied = written == "validValues" and not any(op in entry for op in OPERATORS)
-    bounds = read_bounds({"mustBe": 0} if implied else entry, where, percent=unit not in ("rows", "row"))
+    bounds = read_bounds({"mustBe": 0} if implied else entry, where, percent=percent)
     if metric == "rowCount":
         if bounds.percent:
             raise InvalidInput(f"{where} is a number of rows, not a percentage; remove the unit")
@@ -122,7 +118,7 @@ def _custom(entry: Mapping[str, Any], column: Column | None, where: str) -> Rule
     limits = {op: how.pop(op) for op in OPERATORS if op in how}
     if "expression" in how:
         _take(how, {"expression"}, where)
-        bounds = read_bounds(limits, where) if limits else None
+        bounds = read_bounds(limits, where, percent=_is_percent(entry, where)) if limits else None
         return _rule("cross_field", column, entry, how, bounds)
     if "aggregate" in how:
         _take(how, {"aggregate", "column"}, where)
@@ -132,11 +128,20 @@ def _custom(entry: Mapping[str, Any], column: Column | None, where: str) -> Rule
         return _about(rule, str(about) if about else None)
     if "check" in how:
         check = str(how.pop("check"))
-        bounds = read_bounds(limits, where) if limits else None
+        bounds = read_bounds(limits, where, percent=_is_percent(entry, where)) if limits else None
         return _rule(check, column, entry, how, bounds)
     raise InvalidInput(
         f"{where}: the implementation needs an expression, an aggregate or a check; it has {listed(how)}"
     )
+
+
+def _is_percent(entry: Mapping[str, Any], where: str) -> bool:
+    unit = str(entry.get("unit") or "rows").lower()
+    if unit not in ("rows", "row", "percent", "percentage", "%"):
+        raise InvalidInput(
+            f'{where} has the unit "{unit}"{did_you_mean(unit, ["rows", "percent"])}; write rows or percent'
+        )
+    return unit not in ("rows", "row")
 
 
 def _rule(

@@ -15,6 +15,7 @@ from typing import Any
 from flyball import plugins
 from flyball.clock import parse_duration
 from flyball.data.quality import rule_of
+from flyball.data.relationships import relationship_rule
 from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 
@@ -53,15 +54,15 @@ def rules_of(
         rules += _property_rules(item, column)
         for entry in item.get("quality") or []:
             _add(rule_of(entry, column, columns), rules, unenforced)
-        if item.get("relationships"):
-            unenforced.append(f"{column.name}: relationships to other tables")
+        for entry in item.get("relationships") or []:
+            _add(relationship_rule(entry, column, document, table, columns), rules, unenforced)
         if item.get("items") or item.get("map"):
             unenforced.append(f"{column.name}: the type of its items")
     rules += _primary_key(table.get("properties") or [])
     for entry in table.get("quality") or []:
         _add(rule_of(entry, None, columns), rules, unenforced)
-    if table.get("relationships"):
-        unenforced.append("relationships to other tables")
+    for entry in table.get("relationships") or []:
+        _add(relationship_rule(entry, None, document, table, columns), rules, unenforced)
     for entry in document.get("slaProperties") or []:
         if entry.get("property") == "freshness":
             rules += _freshness(entry, document, table, columns)

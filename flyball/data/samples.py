@@ -31,16 +31,17 @@ class Samples:
         keys = [r.params["columns"] for r in plan.contract.rules if r.check == "primary_key"]
         self._key = [source[c] for c in (keys[0] if keys else ()) if c in source]
 
-    def add(self, rule_id: str, batch: pl.DataFrame, fails: pl.Series, offset: int) -> None:
-        """Keep failing rows of a batch (as it came) that starts at row `offset` of the table."""
+    def room(self, rule_id: str) -> int:
+        """Return how many rows are still wanted of a rule."""
+        return self._limit - len(self._rows.get(rule_id, ()))
+
+    def add(self, rule_id: str, rows: pl.DataFrame, places: list[int], offset: int) -> None:
+        """Keep the failing rows at these places of rows (as they came) that start at row `offset` of the table."""
         kept = self._rows.setdefault(rule_id, [])
-        if len(kept) >= self._limit:
-            return
-        positions = fails.fill_null(False).arg_true()[: self._limit - len(kept)].to_list()
-        names = self._columns(rule_id, batch.columns)
-        for position, row in zip(positions, batch.select(names)[positions].iter_rows(), strict=True):
+        names = self._columns(rule_id, rows.columns)
+        for place, row in zip(places, rows.select(names)[places].iter_rows(), strict=True):
             values = {n: self._shown(n, v) for n, v in zip(names, row, strict=True)}
-            kept.append({"row": offset + position, "values": values})
+            kept.append({"row": offset + place, "values": values})
 
     def of(self, rule_id: str) -> tuple[dict[str, Any], ...]:
         """Return the rows kept of a rule."""

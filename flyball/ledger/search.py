@@ -37,6 +37,7 @@ _CHUNK = re.compile(
     r'(?P<minus>-)?(?:(?P<key>kind|is|tag|owner|domain|column|before|after):(?P<given>"[^"]*"?\*?|\S*)'
     r'|(?P<value>"[^"]*"?\*?|\S+))'
 )
+_EARLIEST = 1970
 _AROUND = 70  # characters of a text that a snippet shows on either side of a match
 _READ = 20_000  # characters of a text that are looked at for a snippet
 
@@ -282,7 +283,13 @@ def _instant(text: str, now: datetime) -> datetime:
     parts = re.fullmatch(r"(\d{4})(?:-(\d\d?))?(?:-(\d\d?))?", text)
     try:
         if parts:
-            return datetime(int(parts[1]), int(parts[2] or 1), int(parts[3] or 1), tzinfo=UTC)
-        return parse_instant(text)
+            found = datetime(int(parts[1]), int(parts[2] or 1), int(parts[3] or 1), tzinfo=UTC)
+        else:
+            found = parse_instant(text)
+        if found.year < _EARLIEST:
+            raise InvalidInput(f"{text[:40]!r} is before there was anything; write a year from {_EARLIEST} on")
+        return found
+    except InvalidInput:
+        raise
     except (ValueError, OverflowError):
         raise InvalidInput(f"{text[:40]!r} is not a date; write it like 2026-01-31, 2026-01 or 7d") from None

@@ -8,7 +8,7 @@ The snapshot can always be made again from the statuses, so a crash between the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
 from flyball.rollouts import Arm, Decision, Observed, RolloutPlan, weights
 from flyball.serving import snapshot
+from flyball.serving.deployed_features import definitions, unmet
 from flyball.serving.evidence import Evidence
 from flyball.serving.kinds import Deployment
 from flyball.serving.status import read_status
@@ -54,13 +55,16 @@ class DeploymentController:
         with world.read() as reading:
             resource = reading.resources.find("deployment", name)
             if resource is None:
-                self._render(world)
+                self.render(world)
                 return None
             spec = Deployment.model_validate(resource.spec)
             model = ref(spec.model, "model").name
             aliases = reading.versions.aliases("model", model)
+            unmet_features = unmet(spec, reading, self._before())
         if CHAMPION not in aliases:
             return Blocked(f"model/{model} has no champion yet; register a version that passes its gates")
+        if unmet_features is not None:
+            return Blocked(unmet_features)  # what is served goes on as it is
         status = dict(resource.status)
         rollout = status.get("rollout")
         if rollout is not None:
@@ -69,7 +73,7 @@ class DeploymentController:
             self._begin(name, resource, spec, model, aliases, world)
         else:
             self._serve(name, resource, model, aliases[CHAMPION], world)
-        self._render(world)
+        self.render(world)
         return self._look_again(name, world)
 
     # -- serving the champion
@@ -210,20 +214,37 @@ class DeploymentController:
 
     # -- the data plane
 
-    def _render(self, world: World) -> None:
+    def render(self, world: World) -> None:
         """Write the snapshot that follows from all statuses, if it differs from the one on disk."""
+        before = self._before()
+        deployments = {}
         with world.read() as reading:
-            deployments = {
-                r.name: _served(r, reading) for r in reading.resources.all("deployment") if "serving" in r.status
+            for resource in reading.resources.all("deployment"):
+                if "serving" not in resource.status:
+                    continue
+                try:
+                    deployments[resource.name] = _served(resource, reading, before)
+                except InvalidInput:  # said by `reconcile` of that deployment; the others must not wait for it
+                    if resource.name in before.deployments:
+                        deployments[resource.name] = before.deployments[resource.name]
+            features = {view.name: dict(view.spec["definition"]) for view in reading.resources.all("feature-view")}
+            services = {
+                service.name: [pinned["view"] for pinned in service.spec["views"]]
+                for service in reading.resources.all("feature-service")
             }
+        services = {name: views for name, views in services.items() if all(view in features for view in views)}
+        found = snapshot.Snapshot(before.generation, deployments, features=features, services=services)
+        if replace(before, deployments=dict(before.deployments)) != found:
+            snapshot.write(self._snapshot_path, replace(found, generation=before.generation + 1))
+
+    def _before(self) -> snapshot.Snapshot:
+        """Return the snapshot that is there; an empty one of the right generation where it cannot be read."""
         try:
-            before = snapshot.read(self._snapshot_path)
+            return snapshot.read(self._snapshot_path)
         except NotFound:
-            before = snapshot.Snapshot(0)
+            return snapshot.Snapshot(0)
         except (Corrupt, InvalidInput):
-            before = snapshot.Snapshot(self._applied())
-        if dict(before.deployments) != deployments:
-            snapshot.write(self._snapshot_path, snapshot.Snapshot(before.generation + 1, deployments))
+            return snapshot.Snapshot(self._applied())
 
     def _refusal(self, name: str, revision: int) -> str | None:
         """Return why the data plane does not serve this revision, None when it does or has not tried yet."""
@@ -289,16 +310,16 @@ def _table(
     return {"revision": resource.status.get("serving", {}).get("revision", 0) + 1, "variants": variants}
 
 
-def _served(resource: Resource, reading: Transaction) -> snapshot.ServedDeployment:
+def _served(resource: Resource, reading: Transaction, before: snapshot.Snapshot) -> snapshot.ServedDeployment:
     spec = Deployment.model_validate(resource.spec)
-    views = [reading.resources.get("feature-view", ref(v, "feature-view").name) for v in spec.features]
+    known = [d for served in before.deployments.values() for d in served.features]
     serving = resource.status["serving"]
     return snapshot.ServedDeployment(
         revision=serving["revision"],
         salt=resource.name,
         variants=tuple(snapshot.Variant(**v) for v in serving["variants"]),
         key=spec.key,
-        features=tuple(view.spec["definition"] for view in views),
+        features=tuple(definitions(spec, reading, known)),
         mask=tuple(spec.log.mask),
     )
 

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from flyball.clock import SYSTEM, Clock
 from flyball.errors import InvalidInput, Unavailable, listed
-from flyball.features.lookup import look_up
+from flyball.features.freshness import Freshness
+from flyball.features.functions import load_function
 from flyball.models.bundle import load
 from flyball.serving.batcher import Columns, call_model
 from flyball.serving.lineup import Lineup, ServedVariant, prepare
@@ -26,7 +27,7 @@ from flyball.serving.snapshot import Snapshot, read
 from flyball.storage.blobs import BlobStore
 from flyball.storage.blobs.files import FileBlobs
 from flyball.storage.online import OnlineStore
-from flyball.storage.online.sqlite import SqliteOnline
+from flyball.storage.online.opening import open_online
 from flyball.storage.streams import OnDone, Ticket
 from flyball.tracking.predictions import Columns as LogColumns
 from flyball.tracking.predictions import Label, LabelLog, PredictionBatch, PredictionLog, new_ids
@@ -75,6 +76,8 @@ class Engine:
     ) -> None:
         self.places = Places.of(home)
         self.lineup = Lineup()
+        self.freshness = Freshness()
+        self._home = home
         self._writer = writer
         self._deliver = deliver
         self._blobs = blobs if blobs is not None else FileBlobs(self.places.blobs)
@@ -87,7 +90,7 @@ class Engine:
 
     def prepare(self, snapshot: Snapshot) -> Lineup:
         """Load what a snapshot needs, beside what is served; see `lineup.prepare`. May run on any thread."""
-        return prepare(snapshot, self.lineup, partial(load, self._blobs))
+        return prepare(snapshot, self.lineup, partial(load, self._blobs), lambda spec: load_function(spec, self._home))
 
     def adopt(self, lineup: Lineup) -> None:
         """Serve a lineup from the next question on."""
@@ -118,6 +121,13 @@ class Engine:
             log.close()
         if self._label_log is not None:
             self._label_log.close()
+
+    @property
+    def online(self) -> OnlineStore:
+        """Where features are looked up: what was given, else what the home's settings say; opened when first asked."""
+        if self._online is None:
+            self._online = open_online(self._home)
+        return self._online
 
     # a prediction
 
@@ -244,17 +254,18 @@ class Engine:
     def _look_up(
         self, question: Question, by: ServedVariant, inputs: Columns, extra: Mapping[str, Any], count: int
     ) -> Columns:
-        if by.looked_up is None:
+        if by.looked_up is None or by.features is None:
             return {}
-        if self._online is None:
-            self._online = SqliteOnline(self.places.online)
-        keys = {}
-        for name in by.keys:
-            values = inputs[name].tolist() if name in inputs else extra.get(name)
+        fields: dict[str, Any] = {}
+        for name in by.features.fields:
+            values = inputs.get(name, extra.get(name))
             if values is None:
+                if name in by.features.optional:
+                    continue
                 features = listed(f.name for f in by.looked_up.inputs)
                 raise InvalidInput(f'{by.variant.version}: the rows lack "{name}", by which it looks up {features}')
-            keys[name] = values
-        found = look_up(self._online, by.views, keys, question.at or self._clock.now())
+            fields[name] = values
+        instant = question.at or self._clock.now()
+        found = by.features.look_up(self.online, fields, instant, count, freshness=self.freshness)
         wanted = {f.name: found[f.name] for f in by.looked_up.inputs}
         return by.looked_up.columns_from(wanted, subject=f"{by.variant.version}, looked up for {count} rows")

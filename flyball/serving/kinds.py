@@ -55,7 +55,10 @@ class Deployment(Spec):
         description="name, or name@alias; the alias that serves is champion"
     )
     features: list[Annotated[str, RefersTo("feature-view")]] = Field(
-        default_factory=list, description="looked up inside a request"
+        default_factory=list, description="looked up, or computed by request-time functions, inside a request"
+    )
+    service: Annotated[str, RefersTo("feature-service")] | None = Field(
+        None, description="a feature service whose pinned views are looked up too"
     )
     key: str | None = Field(None, description="input that keeps a caller on one variant; default: the request's id")
     rollout: Rollout = Field(default_factory=Rollout)

@@ -7,12 +7,14 @@ variants, and says why; the others go on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from flyball.errors import FlyballError, InvalidInput, NotFound, did_you_mean, listed
-from flyball.features.lookup import ViewSpec
+from flyball.features.functions import FunctionSpec
+from flyball.features.requests import OnRequest
+from flyball.features.served import Feature, LoadedFunction, ServedFeatures, read_feature
 from flyball.models.bundle import LoadedModel
 from flyball.models.fields import Field
 from flyball.models.signature import Signature
@@ -28,24 +30,24 @@ class ServedVariant:
     """A variant with its model.
 
     Attributes:
-        request: the inputs that a request gives: those of the model that no view looks up. None: it gives none.
-        looked_up: the inputs that views look up. None: there are none.
-        views: the views that are looked up, in the order of the deployment.
-        extra: names that a request may give though this model has no such input: keys of views, and inputs of the
-            deployment's other variants, so that a canary may need more or fewer fields than the champion.
+        request: the inputs that a request gives: those of the model that are no features. None: it gives none.
+        looked_up: the inputs that views and request-time functions give. None: there are none.
+        features: those views and functions, in the order of the deployment. None: there are none.
+        extra: names that a request may give though this model has no such input: keys of views, fields of functions,
+            and inputs of the deployment's other variants, so that a canary may need other fields than the champion.
     """
 
     variant: Variant
     model: LoadedModel
     request: Signature | None
     looked_up: Signature | None
-    views: tuple[ViewSpec, ...]
+    features: ServedFeatures | None
     extra: frozenset[str] = frozenset()
 
     @property
     def keys(self) -> list[str]:
-        """The names of the keys by which features are looked up."""
-        return list(dict.fromkeys(key for view in self.views for key in view.entity))
+        """The fields of a request by which features are looked up and computed."""
+        return [] if self.features is None else list(self.features.fields)
 
     @property
     def is_joinable(self) -> bool:
@@ -98,6 +100,10 @@ class Lineup:
     served: Mapping[str, Served] = field(default_factory=dict)
     errors: Mapping[str, Refusal] = field(default_factory=dict)
     models: Mapping[str, LoadedModel] = field(default_factory=dict)  # by bundle's digest
+    features: Mapping[str, Feature] = field(default_factory=dict)  # what the feature server answers, by name
+    services: Mapping[str, Sequence[str]] = field(default_factory=dict)  # feature service → names of its features
+    feature_errors: Mapping[str, str] = field(default_factory=dict)  # of a declared feature that cannot be served: why
+    functions: Mapping[FunctionSpec, OnRequest] = field(default_factory=dict)  # those that are loaded
 
     def find(self, name: str) -> Served:
         """Return a deployment. Raises NotFound, with the reason when it was refused."""
@@ -110,12 +116,31 @@ class Lineup:
         raise NotFound(f'no deployment is called "{name[:80]}"{near} (served: {listed(sorted(self.served))})')
 
 
-def prepare(snapshot: Snapshot, previous: Lineup, load: Callable[[str], LoadedModel]) -> Lineup:
+LoadFunction = Callable[[FunctionSpec], OnRequest]
+
+
+def prepare(
+    snapshot: Snapshot,
+    previous: Lineup,
+    load: Callable[[str], LoadedModel],
+    load_function: LoadFunction | None = None,
+) -> Lineup:
     """Return the lineup of a snapshot. Models that are in memory are kept; new ones are loaded and warmed up.
 
     Args:
         load: bundle's digest → model. What it raises refuses the deployments that need that bundle, nothing else.
+        load_function: description → request-time function; the same holds for it.
     """
+    functions: dict[FunctionSpec, OnRequest] = {}
+
+    def function_of(spec: FunctionSpec) -> OnRequest:
+        if spec not in functions:
+            known = previous.functions.get(spec)
+            if known is None and load_function is None:
+                raise InvalidInput(f"the function {spec.name} cannot be run here; open the engine on its home")
+            functions[spec] = known or load_function(spec)  # type: ignore[misc]
+        return functions[spec]
+
     models: dict[str, LoadedModel] = {}
     served: dict[str, Served] = {}
     errors: dict[str, Refusal] = {}
@@ -127,7 +152,7 @@ def prepare(snapshot: Snapshot, previous: Lineup, load: Callable[[str], LoadedMo
                 if variant.bundle not in models:
                     models[variant.bundle] = previous.models.get(variant.bundle) or _warm(load(variant.bundle))
             refused = None
-            served[name] = _serve(name, deployment, models)
+            served[name] = _serve(name, deployment, models, function_of)
         except Exception as error:
             message = str(error)
             if not isinstance(error, FlyballError):
@@ -138,7 +163,24 @@ def prepare(snapshot: Snapshot, previous: Lineup, load: Callable[[str], LoadedMo
                 served[name] = previous.served[name]
     used = {v.variant.bundle for s in served.values() for v in (*s.variants, *s.mirrors)}
     kept = {digest: model for digest, model in {**previous.models, **models}.items() if digest in used}
-    return Lineup(snapshot.generation, served, errors, kept)
+    features, feature_errors = _features(snapshot, function_of)
+    return Lineup(snapshot.generation, served, errors, kept, features, snapshot.services, feature_errors, functions)
+
+
+def _features(snapshot: Snapshot, load: LoadFunction) -> tuple[dict[str, Feature], dict[str, str]]:
+    """Return what the feature server answers, and why not, where one of the declared features cannot be served."""
+    found: dict[str, Feature] = {}
+    errors: dict[str, str] = {}
+    for name, document in snapshot.features.items():
+        try:
+            found[name] = read_feature(document, load)
+        except Exception as error:
+            if not isinstance(error, FlyballError):
+                _log.exception("the feature view %s could not be taken up", name)
+            errors[name] = (
+                str(error) if isinstance(error, FlyballError) else f"its description is wrong ({error!r:.200})"
+            )
+    return found, errors
 
 
 def _warm(model: LoadedModel) -> LoadedModel:
@@ -146,10 +188,13 @@ def _warm(model: LoadedModel) -> LoadedModel:
     return model
 
 
-def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedModel]) -> Served:
-    views = tuple(ViewSpec.from_dict(document) for document in deployment.features)
-    variants = [_variant(v, models[v.bundle], views) for v in (*deployment.variants, *deployment.mirrors)]
-    allowed: set[str] = {key for v in views for key in v.entity} | ({deployment.key} if deployment.key else set())
+def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedModel], load: LoadFunction) -> Served:
+    features = tuple(read_feature(document, load) for document in deployment.features)
+    by_feature = _by_feature(features)
+    variants = [
+        _variant(v, models[v.bundle], features, by_feature) for v in (*deployment.variants, *deployment.mirrors)
+    ]
+    allowed = set(ServedFeatures(features).fields) | ({deployment.key} if deployment.key else set())
     for v in variants:
         allowed |= {f.name for f in v.request.inputs} if v.request else set()
     completed = tuple(
@@ -158,7 +203,7 @@ def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedM
             v.model,
             v.request,
             v.looked_up,
-            v.views,
+            v.features,
             frozenset(allowed - {f.name for f in (v.request.inputs if v.request else ())}),
         )
         for v in variants
@@ -167,24 +212,38 @@ def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedM
     return Served(name, deployment, completed[:count], completed[count:])
 
 
-def _variant(variant: Variant, model: LoadedModel, views: tuple[ViewSpec, ...]) -> ServedVariant:
-    by_feature: dict[str, ViewSpec] = {}
-    for view in views:
-        for feature in view.features:
-            if feature in by_feature:
+def _by_feature(features: Sequence[Feature]) -> dict[str, Feature]:
+    found: dict[str, Feature] = {}
+    for feature in features:
+        for name in _outputs(feature):
+            if name in found:
                 raise InvalidInput(
-                    f'the feature "{feature}" is in the views {by_feature[feature].name} and {view.name}; '
+                    f'the feature "{name}" is in the views {found[name].name} and {feature.name}; '
                     "a deployment looks each feature up in one view"
                 )
-            by_feature[feature] = view
+            found[name] = feature
+    return found
+
+
+def _outputs(feature: Feature) -> Sequence[str]:
+    return feature.outputs if isinstance(feature, LoadedFunction) else tuple(feature.features)
+
+
+def _variant(
+    variant: Variant, model: LoadedModel, features: Sequence[Feature], by_feature: Mapping[str, Feature]
+) -> ServedVariant:
     inputs = model.signature.inputs
     given = tuple(f for f in inputs if f.name not in by_feature)
     looked_up: tuple[Field, ...] = tuple(f for f in inputs if f.name in by_feature)
     needed = {by_feature[f.name].name for f in looked_up}
+    for feature in features:  # a function may take what a view gives
+        if isinstance(feature, LoadedFunction) and feature.name in needed:
+            needed |= {by_feature[name].name for name in feature.spec.inputs if name in by_feature}
+    chosen = [feature for feature in features if feature.name in needed]
     return ServedVariant(
         variant,
         model,
         Signature(given) if given else None,
         Signature(looked_up) if looked_up else None,
-        tuple(view for view in views if view.name in needed),
+        ServedFeatures(chosen) if chosen else None,
     )

@@ -144,7 +144,8 @@ class Service:
     def metrics(self) -> str:
         """Return the counters as Prometheus text."""
         waiting = {(name, batcher.name): batcher.waiting_rows for (name, _), batcher in self._batchers.items()}
-        return self.counters.prometheus(waiting, self.engine.lineup.generation or 0)
+        views = dict(self.engine.freshness.views)
+        return self.counters.prometheus(waiting, self.engine.lineup.generation or 0, views)
 
     # questions
 

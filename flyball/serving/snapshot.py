@@ -76,11 +76,17 @@ class ServedDeployment:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All deployments of a home at one moment; `generation` grows with every change."""
+    """All deployments of a home at one moment, and its features; `generation` grows with every change.
+
+    `features` are the descriptions of all feature views and request-time functions by name, and `services` the names
+    that each feature service has: what the feature server answers, whether a deployment uses them or not.
+    """
 
     generation: int
     deployments: Mapping[str, ServedDeployment] = field(default_factory=dict)
     format: int = FORMAT
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    services: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def validate(self) -> Snapshot:
         """Return self if it can be served.
@@ -98,6 +104,11 @@ class Snapshot:
         for name, deployment in self.deployments.items():
             _check(isinstance(name, str) and bool(_NAME.fullmatch(name)), "deployment", name, "a name")
             _validate_deployment(f"deployment/{name}", deployment)
+        for name, document in self.features.items():
+            _check(isinstance(document, Mapping), f"feature {name}", document, "an object")
+        for name, features in self.services.items():
+            known = isinstance(features, list | tuple) and all(f in self.features for f in features)
+            _check(known, f"feature service {name}", features, "a list of features of the snapshot")
         return self
 
 
@@ -157,6 +168,8 @@ def parse(document: object) -> Snapshot:
     deployments = fields.get("deployments", {})
     _check(isinstance(deployments, Mapping), "deployments", deployments, "an object")
     parsed = {name: _deployment(f"deployment/{name}", value) for name, value in deployments.items()}
+    for name in ("features", "services"):
+        _check(isinstance(fields.get(name, {}), Mapping), name, fields.get(name), "an object")
     return Snapshot(**{**fields, "deployments": parsed}).validate()
 
 

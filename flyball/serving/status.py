@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from flyball.errors import Corrupt, NotFound
+from flyball.features.freshness import AGE_BOUNDS_S, ViewFreshness
 
 __all__ = ["Counters", "DataPlaneStatus", "DeploymentStatus", "read_status"]
 
@@ -85,6 +86,14 @@ class _Histogram:
         self.total += value
 
 
+class _Ages(_Histogram):
+    """A view's ages as a histogram; a copy, because they are counted on other threads too."""
+
+    def __init__(self, found: ViewFreshness) -> None:
+        super().__init__(AGE_BOUNDS_S)
+        self.counts, self.total = list(found.age_counts), found.age_sum_s
+
+
 class Counters:
     """Counts since the start; written on the event loop only."""
 
@@ -116,8 +125,15 @@ class Counters:
             "log_refusals": self.log_refusals,
         }
 
-    def prometheus(self, waiting: Mapping[tuple[str, str], int], generation: int) -> str:
-        """Return everything in the Prometheus text format 0.0.4; `waiting`: rows by (deployment, version)."""
+    def prometheus(
+        self, waiting: Mapping[tuple[str, str], int], generation: int, views: Mapping[str, ViewFreshness]
+    ) -> str:
+        """Return everything in the Prometheus text format 0.0.4.
+
+        Args:
+            waiting: rows by (deployment, version).
+            views: how fresh the values are that were looked up, by view.
+        """
         lines: list[str] = []
 
         def family(name: str, kind: str, text: str) -> None:
@@ -158,6 +174,15 @@ class Counters:
         family("queue_rows", "gauge", "Rows waiting for a model or in it.")
         for (deployment, version), rows in waiting.items():
             sample("queue_rows", {"deployment": deployment, "version": version}, rows)
+        family("feature_rows_total", "counter", "Entities looked up, by what was found: fresh, missing, stale, early.")
+        for view, found in views.items():
+            fresh = found.rows - found.missing - found.stale - found.early
+            for outcome in ("fresh", "missing", "stale", "early"):
+                value = fresh if outcome == "fresh" else getattr(found, outcome)
+                sample("feature_rows_total", {"view": view, "found": outcome}, value)
+        family("feature_age_seconds", "histogram", "Age of the feature values that were used.")
+        for view, found in views.items():
+            histogram("feature_age_seconds", {"view": view}, _Ages(found))
         for name, value, text in (
             ("labels_total", self.labels, "Labels taken."),
             ("log_refusals_total", self.log_refusals, "Requests refused because their rows could not be logged."),

@@ -252,6 +252,59 @@ class LedgerCases:
 
     # -- runs
 
+    def test_a_rewritten_version_keeps_its_number_maker_and_lineage_and_is_noted(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as world:
+            first = world.versions.publish(
+                "data", "d", "1" * 64, metadata={"rows": 2}, made_from=[(ref("data/x@1"), "of")]
+            )
+            world.versions.publish("data", "d", "2" * 64)
+        with ledger.write("user/b") as world:
+            after = world.versions.rewrite("data", "d", 1, "3" * 64, {"rows": 1}, detail={"rows": 1})
+            world.versions.rewrite("data", "d", 1, "3" * 64, {"rows": 1})
+        assert (after.digest, after.metadata) == ("3" * 64, {"rows": 1})
+        assert (after.number, after.actor, after.created_at, after.event) == (
+            1,
+            "user/a",
+            first.created_at,
+            first.event,
+        )
+        with ledger.read() as world:
+            assert world.versions.digests("data") == [("data", "d", 1, "3" * 64), ("data", "d", 2, "2" * 64)]
+            noted = world.journal.find(ref="data/d@1", action="erased")
+            assert [e.detail for e in noted] == [{"from": "1" * 64, "to": "3" * 64, "rows": 1}]
+            assert [e.source for e in world.lineage.walk(ref("data/d@1"), "upstream").edges] == ["data/x@1"]
+            world.journal.verify()
+        with pytest.raises(NotFound), ledger.write("user/b") as world:
+            world.versions.rewrite("data", "d", 9, "3" * 64, {})
+
+    def test_a_redacted_event_keeps_its_place_in_the_chain_and_no_other_may_differ(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as world:
+            first = world.journal.note("started", "run/1", {"params": {"who": "ann"}})
+            world.journal.note("finished", "run/1", {})
+        with ledger.write("user/dpo") as world:
+            noted = world.journal.redact(first.seq, {"params": {}})
+        with ledger.read() as world:
+            assert (world.journal.get(first.seq).detail, world.journal.get(first.seq).hash) == (
+                {"params": {}},
+                first.hash,
+            )
+            assert (noted.action, noted.detail) == ("redacted", {"event": first.seq, "hash": first.hash})
+            assert world.journal.verify() == noted.seq
+
+    def test_what_a_finished_run_keeps_can_be_replaced_when_a_person_must_leave_it(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as world:
+            run = world.runs.start("step", "fit", params={"who": "ann", "depth": 3})
+            for path in ("a.csv", "b.csv"):
+                world.runs.add_artifact(run.id, Artifact(path, "1" * 64, 5))
+            world.runs.finish(run.id, "failed", error="no ann", result={"outputs": ["ann"]})
+            changed = [Artifact("a.csv", "2" * 64, 4), Artifact("b.csv", "", 0)]
+            world.runs.rewrite(run.id, params={"depth": 3}, result={}, error="no", artifacts=changed)
+        with ledger.read() as world:
+            kept = world.runs.get(run.id)
+            assert (kept.params, kept.result, kept.error, kept.status) == ({"depth": 3}, {}, "no", "failed")
+            assert world.runs.artifacts(run.id) == [Artifact("a.csv", "2" * 64, 4)]
+        ledger.compact()
+
     def test_a_run_keeps_what_it_was_given(self, ledger: Ledger) -> None:
         with ledger.write("user/a") as tx:
             run = tx.runs.start("training", "late", params={"depth": 6}, of="pipeline/late")

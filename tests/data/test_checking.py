@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from datetime import UTC, datetime
@@ -178,6 +179,63 @@ def test_failing_rows_are_found_across_batches_with_their_place_in_the_table() -
     assert report.rows_failed == 3
 
 
+def test_however_a_table_is_cut_and_wherever_it_comes_from_the_report_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flyball.data import pieces
+
+    follows = {"type": "custom", "engine": "flyball", "implementation": {"check": "depends_on", "columns": ["zip"]}}
+    rules = contract(
+        column("id", "integer", primaryKey=True),
+        column("name", "string", unique=True, maxLength=6),
+        column("zip", "integer", minimum=3),
+        column("city", "string", quality=[follows]),
+        quality=[
+            {"type": "custom", "engine": "flyball",
+             "implementation": {"aggregate": "standard_deviation", "column": "id", "mustBeLessThan": 1}},
+            condition("CAST(name AS INT) > 0"),
+        ],
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    n = 5_000
+    ids = rng.permutation(n)
+    ids[rng.integers(0, n, 20)] = ids[0]
+    zips = rng.integers(0, 400, n)
+    cities = np.where(rng.random(n) < 0.01, "elsewhere", zips.astype(str))
+    table = pl.DataFrame({"id": ids, "name": [f"n{i % 4_990}" for i in range(n)], "zip": zips, "city": cities})
+    whole = check(table, rules, now=NOW)
+    assert {r.id for r in whole.failures} == {
+        "id.primary_key", "name.unique", "zip.range", "city.depends_on", "id.aggregate", "table.cross_field",
+    }  # fmt: skip
+    table.write_parquet(tmp_path / "one.parquet", row_group_size=900)
+    for i in range(5):
+        table[i * 1_000 : (i + 1) * 1_000].write_parquet(tmp_path / f"part{i}.parquet")
+    table.write_csv(tmp_path / "one.csv")
+    monkeypatch.setattr(pieces, "_ROWS", 700)
+    monkeypatch.setattr(pieces, "_BATCH_ROWS", 512)
+    one = pl.scan_parquet(tmp_path / "one.parquet")
+    by_position = [table.lazy(), one, pl.scan_parquet(tmp_path / "part*.parquet")]
+    sources = [*by_position, pl.scan_csv(tmp_path / "one.csv", schema=table.schema), one.filter(pl.col("id") >= 0)]
+    cuts = [[piece.start for piece in pieces.pieces(source)] for source in sources]
+    assert cuts[0] == cuts[1] == cuts[2] == list(range(0, n, 700)) and all(len(starts) > 2 for starts in cuts)
+    for source in sources:
+        told = check(source, rules, now=NOW)
+        assert [(r.id, r.failed, r.sample) for r in told.results] == [(r.id, r.failed, r.sample) for r in whole.results]
+        assert (told.rows_failed, told.fail_kind) == (whole.rows_failed, whole.fail_kind)
+        bad = split(source, rules)[1].collect()
+        assert bad.height == told.rows_failed == n  # the condition cannot be evaluated, so it is broken by every row
+
+
+def test_hashes_that_two_values_share_do_not_make_them_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flyball.data import plans
+
+    monkeypatch.setattr(plans, "key_expression", lambda columns, _: (columns[0].str.len_chars() % 7).cast(pl.UInt64))
+    rules = contract(column("a", "string", unique=True))
+    assert check(pl.DataFrame({"a": ["x", "y", "zz"]}), rules).passed
+    found = check(pl.DataFrame({"a": ["x", "y", "zz", "zz"]}), rules)
+    assert {r.id: r.failed for r in found.results}["a.unique"] == 2 == found.rows_failed
+
+
 def test_a_condition_that_raises_on_a_value_is_a_failed_rule_and_shows_no_value() -> None:
     rules = contract(
         column("x", "string"), column("k", "integer", unique=True), quality=[condition("CAST(x AS INT) > 0")]
@@ -194,12 +252,28 @@ def test_keys_beyond_memory_are_spread_over_files_and_give_the_same_answer() -> 
     rng = np.random.default_rng(0)
     batches = [rng.integers(0, 200_000, 20_000).astype(np.uint64) for _ in range(10)]
     values, counts = np.unique(np.concatenate(batches), return_counts=True)
-    for limit in (50_000, 10**9):
-        fold = KeyFold(limit)
+    for limit, integers in itertools.product((50_000, 10**9), (False, True)):
+        fold = KeyFold(limit, integers=integers)
         for batch in batches:
             fold.add(batch)
-        rows, keys = fold.finish()
-        assert rows == counts[counts > 1].sum() and np.array_equal(keys, values[counts > 1])
+        repeats = fold.finish()
+        assert repeats.rows == counts[counts > 1].sum()
+        assert np.array_equal(values[repeats.contains(values)], values[counts > 1])
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3, 10), (-(2**40), 2**40), (0, 30_000), (-(2**63), 2**63 - 1)])
+def test_repeated_integers_are_found_however_far_apart_they_lie(low: int, high: int) -> None:
+    rng = np.random.default_rng(1)
+    near = [rng.integers(0, 4_000, 3_000) for _ in range(2)]  # fits a map of bits until the wide ones come
+    batches = [*near, *(rng.integers(low, high, 5_000, endpoint=True) for _ in range(4)), np.full(1, low)]
+    values, counts = np.unique(np.concatenate(batches), return_counts=True)
+    for limit in (4_000, 10**9):
+        fold = KeyFold(limit, integers=True)
+        for batch in batches:
+            fold.add(batch.view(np.uint64))
+        repeats = fold.finish()
+        assert repeats.rows == counts[counts > 1].sum()
+        assert np.array_equal(repeats.contains(values.view(np.uint64)), counts > 1)
 
 
 def test_bad_arguments_and_a_source_that_breaks_half_way_are_refused(tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def test_a_document_of_several_tables_needs_a_choice(odcs: Path) -> None:
 
 def test_what_is_stated_but_not_enforced_is_listed(odcs: Path) -> None:
     contract = read_contract(odcs / "examples/full-example.odcs.yaml", "tbl")
-    assert "relationships to other tables" in contract.unenforced
+    assert not any("relationship" in text for text in contract.unenforced)
+    assert rule(contract.rules, "rcvr_id.reference").params["dataset"] == "receivers"
+    assert rule(contract.rules, "table.reference").params["to"] == ("id", "country_code")
     assert "service level: retention" in contract.unenforced
     assert rule(contract.rules, "table.row_count").bounds == Bounds((("mustBeGreaterThan", 1000000),))
     dqx = read_contract(odcs / "datacontract-cli/user_interactions.odcs.yaml")

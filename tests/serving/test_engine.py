@@ -12,6 +12,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from flyball.errors import Corrupt, InvalidInput, NotFound
+from flyball.features.functions import keep_function
 from flyball.features.lookup import ViewSpec
 from flyball.models import bundle
 from flyball.serving.engine import Engine
@@ -225,4 +226,88 @@ def test_features_are_looked_up_by_keys_that_the_model_does_not_see(home: Home) 
         engine.predict("late", ROWS)
     with pytest.raises(InvalidInput, match=r'no input "wind".*\(and looks up wind by airport\)'):
         engine.predict("late", [{**rows[0], "wind": 1.0}])
+    engine.close()
+
+
+WIND = """
+from datetime import datetime
+from flyball.features.requests import on_request
+
+@on_request
+def wind_of(at: datetime, gust: float | None = None) -> dict:
+    return {"wind": at.hour / 8 + (gust or 0.0)}
+"""
+
+
+@pytest.fixture
+def wind_of(home: Home) -> dict[str, Any]:
+    """The description of a request-time function that is kept in the home."""
+    import importlib.util
+    import sys
+
+    source = home.path / "wind_features.py"
+    source.write_text(WIND)
+    found = importlib.util.spec_from_file_location("wind_features", source)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules["wind_features"] = module
+    found.loader.exec_module(module)
+    return keep_function(module.wind_of, home.path).to_dict()
+
+
+def test_a_request_time_function_gives_a_model_its_inputs(home: Home, wind_of: dict[str, Any]) -> None:
+    gusts = ViewSpec("gusts", ("airport",), "at", {"gust": "float64"})
+    then = datetime(2013, 5, 1, 12, tzinfo=UTC)
+    SqliteOnline(home.path / "online.sqlite").put(gusts.stored_as, [("JFK", OnlineValue(then, {"gust": 0.25}))])
+    engine = home.engine(home.variant("champion", "late@3"), features=(wind_of,))
+    rows = [{**row, "at": f"2013-05-01T{hour:02}:00:00Z"} for row, hour in zip(ROWS, (4, 16), strict=True)]
+    wanted = home.wanted("late@3", [{**row, "wind": wind} for row, wind in zip(ROWS, (0.5, 2.0), strict=True)])
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    for answer in (engine.predict("late", rows), engine.predict("late", columns=columns)):
+        assert [r["outputs"]["probability"] for r in answer.records()] == wanted
+    assert home.logged()["feature.wind"].to_list() == [0.5, 2.0] * 2
+    with pytest.raises(InvalidInput, match=r'the rows lack "at", by which it looks up wind'):
+        engine.predict("late", ROWS)
+    with pytest.raises(InvalidInput, match=r"row 1: the time .* has no zone"):
+        engine.predict("late", [rows[0], {**rows[1], "at": "2013-05-01T04:00:00"}])
+    assert engine.predict("late", rows).ids
+    engine.close()
+    engine = home.engine(home.variant("champion", "late@3"), generation=2, features=(gusts.to_dict(), wind_of))
+    found = engine.predict("late", [{**rows[0], "airport": "JFK"}], at=then).records()[0]
+    assert found["outputs"]["probability"] == home.wanted("late@3", [{**ROWS[0], "wind": 0.75}])[0]
+    engine.close()
+
+
+def test_a_function_that_is_not_what_was_declared_refuses_its_deployment_only(
+    home: Home, wind_of: dict[str, Any]
+) -> None:
+    engine = home.engine()
+    changed = {**wind_of, "digest": "0" * 64}
+    wrong = ServedDeployment(2, "w", (home.variant("champion", "late@3"),), features=(changed,))
+    late = ServedDeployment(2, "late", (home.variant("champion", "late@1"),))
+    lineup = engine.prepare(Snapshot(2, {"windy": wrong, "late": late}))
+    assert set(lineup.served) == {"late"}
+    assert "wind_of computes something else than when it was declared" in lineup.errors["windy"].message
+    again = engine.prepare(Snapshot(3, {"windy": ServedDeployment(3, "w", wrong.variants, features=(wind_of,))}))
+    assert set(again.served) == {"windy"}
+    engine.close()
+
+
+def test_a_batch_is_one_read_a_view(home: Home) -> None:
+    class Counting(SqliteOnline):
+        reads = 0
+
+        def read(self, view: str, keys: Any) -> Any:
+            self.reads += 1
+            return super().read(view, keys)
+
+    view = ViewSpec("weather", ("airport",), "at", {"wind": "float64"})
+    store = Counting(home.path / "online.sqlite")
+    store.put(view.stored_as, [("JFK", OnlineValue(datetime(2013, 1, 1, tzinfo=UTC), {"wind": 2.5}))])
+    home.engine(home.variant("champion", "late@3"), features=(view.to_dict(),)).close()
+    engine = Engine(home.path, online=store, writer=None)
+    engine.refresh()
+    answer = engine.predict("late", [{**ROWS[0], "airport": "JFK"}] * 300)
+    assert (len(answer.ids), store.reads) == (300, 1)
+    assert engine.freshness.views["weather"].rows == 300
     engine.close()

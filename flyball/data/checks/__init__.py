@@ -5,6 +5,10 @@ A check is a module with two functions:
     validate(rule, columns)    when the contract is read: refuse what the check cannot work with (InvalidInput)
     compile(rule, table)       when data is there: one of the tests below, made of Polars expressions
 
+A check of another dataset has one more, which is asked before any row is read:
+
+    refers_to(rule)            the name of that dataset and the columns of it that the rule needs
+
 A test never looks at the data itself. `checking` evaluates the expressions of all tests together, batch by batch,
 so a hundred rules cost one pass. Add a check by adding a file; other distributions use the entry-point group
 `flyball.checks`.
@@ -23,7 +27,21 @@ from flyball.errors import InvalidInput, did_you_mean, listed
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["KeyTest", "QueryTest", "RowTest", "Table", "TableTest", "Test", "Verdict", "need_columns", "take"]
+__all__ = [
+    "KeyTest",
+    "MajorityTest",
+    "QueryTest",
+    "Resolve",
+    "RowTest",
+    "Table",
+    "TableTest",
+    "Test",
+    "Verdict",
+    "need_columns",
+    "take",
+]
+
+Resolve = Callable[[str], "pl.LazyFrame"]  # a dataset's name, perhaps with @version → its rows; NotFound
 
 
 @dataclass(frozen=True)
@@ -40,12 +58,23 @@ class Table:
     unknown_columns: tuple[str, ...]
     now: datetime
     lazy: pl.LazyFrame
+    resolve: Resolve | None = None
 
     def value(self, column: str) -> pl.Expr:
         """Return the converted column."""
         import polars as pl
 
         return pl.col(column)
+
+    def text(self, column: str) -> pl.Expr:
+        """Return the converted column as text. Raises TypeError for lists and objects, which have none."""
+        import polars as pl
+
+        if self.schema[column].is_nested():
+            raise TypeError(
+                f"{column} is {str(self.schema[column]).lower()}; only single values can be compared as text"
+            )
+        return pl.col(column).cast(pl.String)
 
     def raw(self, column: str) -> pl.Expr:
         """Return the column as it came."""
@@ -81,6 +110,15 @@ class KeyTest:
 
 
 @dataclass(frozen=True)
+class MajorityTest:
+    """A row fails when most rows with the same values in `by` have another value in `column`; a null does not."""
+
+    by: tuple[str, ...]
+    column: str
+    says: str
+
+
+@dataclass(frozen=True)
 class TableTest:
     """`measures` are aggregated over each batch; `verdict` gets what came out, a mapping a batch."""
 
@@ -96,7 +134,7 @@ class QueryTest:
     verdict: Callable[[float], Verdict]
 
 
-Test = RowTest | KeyTest | TableTest | QueryTest
+Test = RowTest | KeyTest | MajorityTest | TableTest | QueryTest
 
 
 def take(rule: Rule, known: Sequence[str], required: Sequence[str] = ()) -> None:

@@ -34,6 +34,6 @@ def compile(rule: Rule, table: Table) -> RowTest:
     elif dtype == pl.Boolean and all(isinstance(v, bool) for v in values):
         allowed = pl.Series(values, dtype=pl.Boolean)
     else:
-        value, allowed = value.cast(pl.String), pl.Series([str(v) for v in values], dtype=pl.String)
+        value, allowed = table.text(str(rule.column)), pl.Series([str(v) for v in values], dtype=pl.String)
     fails = ~value.is_in(pl.lit(allowed).implode())
     return RowTest(fails, f"is none of {listed(values)}")

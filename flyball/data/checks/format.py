@@ -45,10 +45,8 @@ def validate(rule: Rule, columns: Sequence[Column]) -> None:
 
 
 def compile(rule: Rule, table: Table) -> RowTest:
-    import polars as pl
-
     written = str(rule.params["format"])
     if written in _ANY_TEXT:
         return RowTest(None, "")
-    text = table.value(str(rule.column)).cast(pl.String)
+    text = table.text(str(rule.column))
     return RowTest(~text.str.contains(PATTERNS[written]), f"does not look like {written}")

@@ -40,7 +40,7 @@ def compile(rule: Rule, table: Table) -> RowTest:
     elif rule.params.get("unit") in ("items", "properties"):
         size = value.map_batches(_json_sizes, return_dtype=pl.Int64)
     else:
-        size = value.cast(pl.String).str.len_chars()
+        size = table.text(str(rule.column)).str.len_chars()
     low, high = rule.params.get("minimum"), rule.params.get("maximum")
     limits = [size < low] if low is not None else []
     limits += [size > high] if high is not None else []

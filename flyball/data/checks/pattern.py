@@ -28,7 +28,5 @@ def validate(rule: Rule, columns: Sequence[Column]) -> None:
 
 
 def compile(rule: Rule, table: Table) -> RowTest:
-    import polars as pl
-
-    text = table.value(str(rule.column)).cast(pl.String)
+    text = table.text(str(rule.column))
     return RowTest(~text.str.contains(rule.params["pattern"]), f"does not match {rule.params['pattern']}")

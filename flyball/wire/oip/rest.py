@@ -4,9 +4,12 @@
     POST v2/models/N[/versions/V]/infer · v2/repository/index
     POST v1/models/N:predict · v1/models/N:label
     GET  health · metrics
+    GET  features[/N]
+    POST features
 
-Every error is `{"error": "…"}` with its status, also 404 and 405. A model's name is its deployment's; a version is one
-that this deployment serves now. Answers carry `x-flyball-prediction-id` (of the first row), `-variant`, `-version`.
+Features are answered by `wire.features.server`. Every error is `{"error": "…"}` with its status, also 404 and 405. A
+model's name is its deployment's; a version is one that this deployment serves now. Answers to predictions carry
+`x-flyball-prediction-id` (of the first row), `-variant`, `-version`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from flyball.serving.connection import HttpLimits, Request, Response
 from flyball.serving.lineup import Served, ServedVariant
 from flyball.serving.questions import Answer, Question
 from flyball.serving.service import Service
+from flyball.wire.features.server import FeatureServer
 from flyball.wire.oip.bodies import TooLarge, UnknownCoding, decompressed, labels_of, question_of
 from flyball.wire.oip.tensors import InferRequest, parse_request, render_response
 
@@ -53,6 +57,9 @@ class _Route(NamedTuple):
     version: str | None = None
 
 
+_POST_FEATURES = _Route("_features_asked", "POST")
+
+
 class RestHandler:
     """A `Handler` for `HttpServer`, in front of one service."""
 
@@ -60,6 +67,7 @@ class RestHandler:
         self._service = service
         self._limits = limits or HttpLimits()
         self._clock = clock
+        self._features = FeatureServer(service.engine, clock)
         self._routes: dict[bytes, _Route] = {}
 
     def handle(self, request: Request, respond: Respond) -> None:
@@ -67,6 +75,8 @@ class RestHandler:
         try:
             route = self._routes.get(request.path) or self._find(request.path)
             method = "GET" if request.method == "HEAD" else request.method
+            if route.action == "_features_of" and method == "POST" and not route.name:
+                route = _POST_FEATURES
             if method != route.method:
                 allow = "GET, HEAD" if route.method == "GET" else route.method
                 respond(
@@ -157,6 +167,16 @@ class RestHandler:
                 f"{request.path[-40:].decode('latin-1')} is not offered: deployments say what is loaded; see v2/models",
             )
         )
+
+    # features
+
+    def _features_of(self, route: _Route, request: Request, respond: Respond) -> None:
+        respond(
+            Response(200, self._features.get(route.name, request.query) if route.name else self._features.listing())
+        )
+
+    def _features_asked(self, _route: _Route, request: Request, respond: Respond) -> None:
+        respond(Response(200, self._features.post(self._body(request))))
 
     # predictions and labels
 
@@ -265,6 +285,10 @@ def _route_of(parts: list[str]) -> _Route | None:
             return _Route("_health", "GET")
         case ["metrics"]:
             return _Route("_metrics", "GET")
+        case ["features"]:
+            return _Route("_features_of", "GET")
+        case ["features", name]:
+            return _Route("_features_of", "GET", name)
         case ["v2", "models"]:
             return _Route("_models", "GET")
         case ["v2", "repository", "index"]:

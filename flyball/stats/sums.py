@@ -1,0 +1,125 @@
+"""Sums of numbers that are the same however the numbers were split or ordered.
+
+Floating-point addition depends on order; these sums do not. Each number is cut into digits of 38 bits on a grid that is
+fixed once for all numbers (Demmel & Nguyen 2015, "Parallel reproducible summation", section III: x is rounded to a
+multiple of 2^(38 j), the rest to the next finer multiple). Digits are integers below 2^37, so that a sum of 2^13 of
+them is exact in float64 in any order; from there on they are Python integers. Kept are the two highest digits, counted
+from the largest number; a part whose largest number is smaller has its digits lower, and drops what the whole drops.
+
+What is lost lies below the second digit: of each number at most 2^-39 of the largest absolute value, and of their mean
+usually far less, as roundings up and down cancel. Callers: profiles of tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["NO_LEVEL", "Sums", "largest_of", "level_of", "merged", "sums_of", "sums_of_counts"]
+
+Floats = npt.NDArray[np.float64]
+
+BITS = 38
+NO_LEVEL = -1000  # of zeros: below that of any other number
+_FAR = 10  # levels from zero beyond which the constants of the rounding would leave float64
+_CHUNK = 1 << 13  # 2^13 digits of 37 bits add up exactly, and dot products of this size start no threads
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Exact sums of digits.
+
+    Attributes:
+        count: how many numbers.
+        level: of the higher digit, in steps of 38 bits.
+        high, low: sums of the digits.
+    """
+
+    count: int = 0
+    level: int = NO_LEVEL
+    high: int = 0
+    low: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        """The mean, rounded once; None where there is no number."""
+        if not self.count:
+            return None
+        if self.level == NO_LEVEL:
+            return 0.0
+        try:
+            return math.ldexp(((self.high << BITS) + self.low) / self.count, BITS * (self.level - 1))
+        except OverflowError:
+            return math.copysign(math.inf, self.high)
+
+
+def level_of(largest: float, bits: int = BITS) -> int:
+    """Return the level of the highest digit of finite numbers of which the largest absolute value is `largest`.
+
+    It is the least j for which all are within 2^(bits j + bits - 1) of zero; NO_LEVEL where all are zero.
+    """
+    if largest == 0.0:
+        return NO_LEVEL
+    mantissa, exponent = math.frexp(largest)
+    power = exponent - 1 if mantissa == 0.5 else exponent  # the least with largest <= 2^power
+    return math.ceil((power - bits + 1) / bits)
+
+
+def largest_of(values: Floats) -> float:
+    """Return the largest absolute value of finite numbers, shape (n,); 0 when there is none."""
+    return max(float(values.max()), -float(values.min())) if values.size else 0.0
+
+
+def sums_of(values: Floats, largest: float | None = None) -> Sums:
+    """Return the sums of finite numbers, shape (n,), of which the caller may know the largest absolute value.
+
+    About 2 ns a number.
+    """
+    level, size = level_of(largest_of(values) if largest is None else largest), int(values.size)
+    if level == NO_LEVEL:
+        return Sums(size)
+    is_far = abs(level) > _FAR
+    unit = 1.0 if is_far else math.ldexp(1.0, BITS * level)
+    finer = math.ldexp(unit, -BITS)
+    # Adding and taking away 1.5 · 2^52 units rounds to whole units, the half to the even one.
+    turn, finer_turn = 1.5 * 2.0**52 * unit, 1.5 * 2.0**52 * finer
+    ones, digits, rests = np.ones(min(_CHUNK, size)), np.empty(min(_CHUNK, size)), np.empty(min(_CHUNK, size))
+    high = low = 0
+    for start in range(0, size, _CHUNK):
+        part = values[start : start + _CHUNK]
+        if is_far:
+            part = np.ldexp(part, -BITS * level)
+        one, digit, rest = ones[: part.size], digits[: part.size], rests[: part.size]
+        np.add(part, turn, out=digit)
+        np.subtract(digit, turn, out=digit)
+        np.subtract(part, digit, out=rest)
+        np.add(rest, finer_turn, out=rest)
+        np.subtract(rest, finer_turn, out=rest)
+        high += int(digit @ one / unit)
+        low += int(rest @ one / finer)
+    return Sums(size, level, high, low)
+
+
+def sums_of_counts(values: Floats, counts: npt.NDArray[np.int64]) -> Sums:
+    """Return the sums of distinct numbers, shape (k,), each occurring `counts` times: equal to those of the rows."""
+    level, size = level_of(largest_of(values)), int(counts.sum())
+    if level == NO_LEVEL:
+        return Sums(size)
+    scaled = np.ldexp(values, -BITS * level)
+    high = np.rint(scaled)
+    low = np.rint(np.ldexp(scaled - high, BITS))
+    times = counts.astype(np.int64) if size < 1 << 25 else counts.astype(object)  # 2^37 · 2^25 fits 63 bits
+    return Sums(size, level, int((high.astype(np.int64) * times).sum()), int((low.astype(np.int64) * times).sum()))
+
+
+def merged(parts: Sequence[Sums]) -> Sums:
+    """Return the sums of all numbers together, exactly as if they had been added at once."""
+    level = max((part.level for part in parts), default=NO_LEVEL)
+    high = sum(part.high for part in parts if part.level == level)
+    low = sum(part.low for part in parts if part.level == level)
+    low += sum(part.high for part in parts if part.level == level - 1)  # its high digit is the whole's low one
+    return Sums(sum(part.count for part in parts), level, high, low)

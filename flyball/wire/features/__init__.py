@@ -1,0 +1,1 @@
+"""The feature server: features of entities over HTTP, answered by the data plane's process beside predictions."""
