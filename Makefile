@@ -6,6 +6,8 @@
 #   make check          format, lint, types, layers
 #   make up             pages on port 7070, predictions on port 7071
 #   make bench          measure this machine; the last line is JSON
+#   make bench-data     data sets beside the tools that do the same: versions, contracts, profiles, sources, catalogue
+#   make bench-features training sets, look-ups and materialisation beside Feast
 #   make requirements   pin the newest versions that pyproject allows
 #   make reference      write docs/reference.md from the code
 #   make services       install PostgreSQL, Redis and Chromium, which some tests use
@@ -16,7 +18,7 @@ ARGS ?=
 TEST_LIMIT_S ?= 710
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up bench requirements reference services clean
+.PHONY: help demo test check up bench bench-data bench-features requirements reference services clean
 
 help:
 	@sed -n '1,/^$$/ s/^# \{0,1\}//p' Makefile
@@ -39,6 +41,12 @@ check: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	@.venv/bin/python -m benchmarks.system $(ARGS)
+
+bench-data: .venv/dev.stamp
+	@for part in versions contracts profiles sources catalogue; do .venv/bin/python -m benchmarks.data_$$part $(ARGS) || exit 1; done
+
+bench-features: .venv/dev.stamp services
+	@for part in training online; do .venv/bin/python -m benchmarks.features_$$part $(ARGS) || exit 1; done
 
 requirements: .venv/dev.stamp
 	.venv/bin/python scripts/requirements.py

@@ -151,7 +151,8 @@ def fill(ledger: SqlLedger, count: int) -> None:
     run_rows = [
         {
             **plain, "id": f"{n:032x}", "kind": "training", "name": f"{chance.choice(WORDS)}-flights",
-            "actor": "user/a", "status": "succeeded", "started_at": at(n), "tags": {"note": told(12), "tier": "gold" if n % 9 else "raw"},
+            "actor": "user/a", "status": "succeeded", "started_at": at(n),
+            "tags": {"note": told(12), "tier": "gold" if n % 9 else "raw"},
         }
         for n in range(count * 9 // 10)
     ]  # fmt: skip

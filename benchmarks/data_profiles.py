@@ -180,7 +180,10 @@ def speed(
         target = value / ratio if value else None
         took = number(found[work], "s")
         measures.append(Measure(f"{said}, {rows:,} × 20", took, "s", name if value else None, value, target=target))
-        measures.append(Measure(f"{said}: CPU", number(found[work], "CPU s"), "s"))
+        spent = number(peer, "CPU s") if peer and value else None
+        target = spent / ratio if spent else None
+        cpu = number(found[work], "CPU s")
+        measures.append(Measure(f"{said}: CPU", cpu, "s", name if spent else None, spent, target=target))
     return measures
 
 

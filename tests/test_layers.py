@@ -23,7 +23,7 @@ CLIENTS = {
     "duckdb": ("data/formats.py",),
     "fastapi": ("wire/native/", "wire/openlineage/routes.py", "web/", "cli/up.py"),
     "httptools": ("serving/connection.py",),
-    "httpx2": ("data/sources/", "wire/openlineage/sending.py", "data/sources/http.py"),
+    "httpx2": ("data/sources/", "wire/openlineage/sending.py"),
     "jinja2": ("web/",),
     "obstore": ("data/sources/s3.py",),
     "onnxruntime": ("models/flavors/onnx.py",),

@@ -132,6 +132,7 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
                 with contextlib.suppress(OSError):  # whoever read our output may be gone
                     print(f"flyball is ready: pages {address}  predictions {predictions}  home {path}", flush=True)
 
+        _resume_erasures(platform)
         loop.start()
         if receiver is not None:
             exporter = Exporter(platform.ledger, receiver, path, lineage.namespace)
@@ -155,6 +156,19 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
         platform.close()
     if ending.error is not None:
         raise ending.error
+
+
+def _resume_erasures(platform: Platform) -> None:
+    """Carry on, beside everything else, with erasures that a crash has interrupted."""
+
+    def resume() -> None:
+        try:
+            for erased in platform.resume_erasures():
+                log.warning("an erasure that was interrupted is done: %s", erased)
+        except FlyballError as error:
+            log.warning("an interrupted erasure could not be carried on: %s", error)
+
+    threading.Thread(target=resume, name="erasures", daemon=True).start()
 
 
 def _server(

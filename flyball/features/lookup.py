@@ -126,8 +126,9 @@ class _CompiledView:
         """Return the rows with None for those that are not true yet, not known yet, or too old."""
         oldest_us = _EARLIEST_US if self.ttl_us is None else now_us - self.ttl_us
         if self.view.known_at is None and len(found) > 1 and None not in found:
-            events = list(map(_event_of, found))
-            if oldest_us <= min(events) and max(events) <= now_us and set(map(_arrival_of, found)) == {None}:
+            whole: list[Any] = found
+            events = list(map(_event_of, whole))
+            if oldest_us <= min(events) and max(events) <= now_us and set(map(_arrival_of, whole)) == {None}:
                 return found  # all of them, as it mostly is: found out in a third of the time
         usable = [
             row if row is not None and oldest_us <= row[0] <= now_us and (row[1] is None or row[1] <= now_us) else None
@@ -154,7 +155,7 @@ class _CompiledView:
 
     def columns(self, store: OnlineStore, rows: list[Encoded | None]) -> _Columns:
         """Return each feature's values, in the order of the rows."""
-        present = [row for row in rows if row is not None] if None in rows else rows
+        present: list[Any] = [row for row in rows if row is not None] if None in rows else rows
         if not present:
             columns: _Columns = {name: [None] * len(rows) for name in self.features}
         else:

@@ -286,10 +286,8 @@ def _instant(text: str, now: datetime) -> datetime:
             found = datetime(int(parts[1]), int(parts[2] or 1), int(parts[3] or 1), tzinfo=UTC)
         else:
             found = parse_instant(text)
-        if found.year < _EARLIEST:
-            raise InvalidInput(f"{text[:40]!r} is before there was anything; write a year from {_EARLIEST} on")
-        return found
-    except InvalidInput:
-        raise
     except (ValueError, OverflowError):
         raise InvalidInput(f"{text[:40]!r} is not a date; write it like 2026-01-31, 2026-01 or 7d") from None
+    if found.year < _EARLIEST:
+        raise InvalidInput(f"{text[:40]!r} is before there was anything; write a year from {_EARLIEST} on")
+    return found

@@ -12,7 +12,6 @@ from flyball.platform.data import DataActs
 from flyball.platform.home import KIND_MODULES
 from flyball.platform.journal import JournalActs
 from flyball.platform.models import ModelActs
-from flyball.platform.privacy import PrivacyActs
 from flyball.platform.resources import ResourceActs
 from flyball.platform.runs import RunActs
 from flyball.platform.serving import ServingActs
@@ -20,5 +19,5 @@ from flyball.platform.serving import ServingActs
 __all__ = ["KIND_MODULES", "MAY", "Platform"]
 
 
-class Platform(ResourceActs, DataActs, RunActs, ModelActs, ServingActs, JournalActs, LoopActs, PrivacyActs):
+class Platform(ResourceActs, DataActs, RunActs, ModelActs, ServingActs, JournalActs, LoopActs):
     """One home, seen by one principal. Cheap to make for another principal: `platform.as_(principal)`."""

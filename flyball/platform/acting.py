@@ -12,20 +12,22 @@ if TYPE_CHECKING:
     from flyball.control import Controller
     from flyball.control.loop import Loop
 
-from flyball.platform.home import Home
+from flyball.platform.privacy import PrivacyActs
 
 __all__ = ["LoopActs"]
 
 
-class LoopActs(Home):
+class LoopActs(PrivacyActs):
     """The controllers of all rooms, and the loop that runs them."""
 
     def controllers(self) -> list[Controller]:
         """Return the controllers of all rooms over this platform's backends."""
+        from flyball.data.products.watching import ProductController
         from flyball.delivery.promotion import PromotionController
         from flyball.monitoring.monitors import MonitorController
         from flyball.pipelines.controller import PipelineController
         from flyball.pipelines.triggers import TriggerController
+        from flyball.privacy.ageing import RetentionController
         from flyball.serving.deployments import DeploymentController
         from flyball.serving.evidence import TrafficEvidence
 
@@ -36,6 +38,8 @@ class LoopActs(Home):
             MonitorController(self.traffic, self.datasets, self.monitor_results),
             PipelineController(self.home, worker_command),
             TriggerController(self.traffic),
+            ProductController(self.tables),
+            RetentionController(self.guard, lambda: self.retention(dry_run=False)),
         ]
 
     def loop(self) -> Loop:

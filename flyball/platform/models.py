@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from flyball.errors import Forbidden, listed
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.versions import AliasChange, Version
 
@@ -41,11 +43,17 @@ class ModelActs(Home):
             return world.versions.alias_history(kind, name)
 
     def register(self, name: str, model: Any, **options: Any) -> Version:
-        """Publish a model's next version; see `training.registering.register`."""
+        """Publish a model's next version; see `training.registering.register`. Raises Forbidden where policies do."""
         from flyball.training.registering import register
 
         self._may("register")
-        return register(self.ledger, self.blobs, name, model, actor=self.actor, **options)
+
+        def permit(inputs: Sequence[str], learnt_from: Sequence[Ref]) -> None:
+            broken = self.guard.judge(name, inputs, learnt_from)
+            if broken:
+                raise Forbidden(f"model/{name} may not be registered: {listed(broken, 5)}")
+
+        return register(self.ledger, self.blobs, name, model, actor=self.actor, permit=permit, **options)
 
     def load(self, target: str | Ref) -> LoadedModel:
         """Load a model version, its digests verified. Raises NotFound, Corrupt, MissingExtra."""

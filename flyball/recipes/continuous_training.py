@@ -23,6 +23,7 @@ from flyball.data.rows import Rows
 from flyball.errors import InvalidInput, NotFound
 from flyball.ledger import Ledger
 from flyball.ledger.refs import Ref, ref
+from flyball.ledger.versions import Version
 from flyball.models import bundle
 from flyball.models.kinds import Model
 from flyball.pipelines.execution import current_run, workbench
@@ -30,7 +31,7 @@ from flyball.pipelines.loading import load_function
 from flyball.pipelines.steps import pipeline, step
 from flyball.storage.blobs import BlobStore, digest_of
 from flyball.tracking.live import LiveTraffic
-from flyball.training.registering import compare_with, judge, register, windows_of
+from flyball.training.registering import compare_with, judge, windows_of
 
 __all__ = ["code_of", "continuous_training", "production_rows"]
 
@@ -54,6 +55,8 @@ class Workbench(Protocol):
     def project(self) -> Path: ...
     @property
     def actor(self) -> str: ...
+
+    def register(self, name: str, model: Any, **options: Any) -> Version: ...
 
 
 @pipeline
@@ -122,12 +125,9 @@ def judge_and_register(model: str, fitted: Any, learnt: Rows, unseen: Rows) -> s
     metric_name = facts["metric"] or champion.metadata.get("metric")
     evaluation = judge(fitted, unseen, metric_name=metric_name)
     compared = compare_with(bundle.load(bench.blobs, champion.digest), fitted, unseen, [evaluation.metric])
-    version = register(
-        bench.ledger,
-        bench.blobs,
+    version = bench.register(
         model,
         fitted,
-        actor=bench.actor,
         example=learnt.X.head(EXAMPLE_ROWS),
         evaluation=evaluation,
         windows=windows_of(fitted, unseen, evaluation.metric),

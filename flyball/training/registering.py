@@ -6,7 +6,7 @@ it was and how much its windows differed (decay is judged by that), and how it d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,9 @@ def windows_of(model: Any, rows: Rows, metric_name: str, size: int = WINDOW_ROWS
     return {"metric": metric_name, "rows": size, "values": values, "errors": errors}
 
 
+Permit = Callable[[Sequence[str], Sequence[Ref]], None]  # inputs, versions learnt from; raises Forbidden
+
+
 def register(
     ledger: Ledger,
     blobs: BlobStore,
@@ -87,6 +90,7 @@ def register(
     run: str | None = None,
     note: str = "",
     cause: int | None = None,
+    permit: Permit | None = None,
 ) -> Version:
     """Publish a model as the next version of `model/<name>`, which must have been declared.
 
@@ -104,14 +108,19 @@ def register(
         run: the run that made it.
         note: a sentence that stays with the version.
         cause: the event because of which this is done.
+        permit: asked, with its inputs and what it learnt from, whether the model may be registered at all.
 
     Raises:
         NotFound: the model was not declared.
+        Forbidden: `permit` says so.
         InvalidInput, StepFailed: the model cannot be bundled; see `models.bundle.save`.
     """
     with ledger.read() as world:
         world.resources.get("model", name)
     kept: Bundle = bundle.save(blobs, model, example=example, metadata={"name": name, "run": run})
+    sources = ([(trained_on, "trained on")] if trained_on else []) + list(also_from)
+    if permit is not None:
+        permit([field.name for field in kept.signature.inputs], [source for source, _ in sources])
     metadata: dict[str, Any] = {
         "flavor": kept.manifest["flavor"],
         "signature": kept.signature.to_dict(),
@@ -123,7 +132,6 @@ def register(
     if evaluation is not None:
         metadata |= {"task": evaluation.task, "metric": evaluation.metric}
         metadata["evaluation"] = {**evaluation.to_dict(), "windows": dict(windows or {})}
-    sources = ([(trained_on, "trained on")] if trained_on else []) + list(also_from)
     metadata = {k: v for k, v in metadata.items() if v is not None}
     with ledger.write(actor, cause) as world:
         return world.versions.publish("model", name, kept.digest, metadata=metadata, run=run, made_from=sources)

@@ -148,7 +148,7 @@ def test_a_damaged_day_is_an_error_that_names_the_file(tmp_path: Path, clock: Fa
     usage = Usage(tmp_path / "usage", clock=clock)
     (tmp_path / "usage" / "rolled").mkdir(parents=True)
     (tmp_path / "usage" / "rolled" / "20260101.json").write_text("{not json")
-    with pytest.raises(Corrupt, match="20260101[.]json cannot be read"):
+    with pytest.raises(Corrupt, match=r"20260101\.json cannot be read"):
         usage.of(FLIGHTS, platform.ledger)
 
 
