@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from flyball.clock import SYSTEM, Clock
-from flyball.data.contracts import read_contract
+from flyball.data.agreements import Agreements
 from flyball.data.formats import Format, converted
+from flyball.data.intake import Intake
 from flyball.data.kinds import Dataset
 from flyball.data.publishing import ANY, Mode, Put, publish_behind, putting
 from flyball.data.terms import Contract
-from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
+from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.ledger import Ledger, Transaction
-from flyball.ledger.refs import Ref, ref
+from flyball.ledger.refs import Ref
 from flyball.ledger.versions import Version
 from flyball.storage.tables import Table, TableStore
 
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from flyball.data.diffs import Diff
-    from flyball.data.files import Files
     from flyball.data.reports import ContractReport
-    from flyball.data.sources import Probe
     from flyball.storage.blobs import BlobStore
 
 __all__ = ["Admit", "ContractBroken", "Datasets", "Mode", "Published"]
@@ -124,7 +123,8 @@ class Datasets:
         self._project = project
         self._clock = clock
         self._admit = admit
-        self._blobs = blobs
+        self._intake = Intake(ledger, tables, blobs)
+        self.agreements = Agreements(ledger, tables, project, clock, blobs)
 
     def publish(
         self,
@@ -175,9 +175,13 @@ class Datasets:
             own = spec.source if source is None else None
             newest = next(iter(world.versions.all("dataset", name, limit=1)), None) if own else None
         key = [key] if isinstance(key, str) else list(key or spec.key)
-        asked = _Asked(name, spec, self.contract(name, spec), actor, run, tuple(made_from), note, cause)
+        contract = self.agreements.of(name, spec)
+        facts = self.agreements.keep(name, spec, contract) if contract is not None else {}
+        asked = _Asked(name, spec, contract, actor, run, tuple(made_from), note, cause, facts=facts)
         if source is not None:
-            return self._publish(*self._opened(asked, source), mode or "overwrite", key)
+            taken = self._intake.take(name, source, asked.texts)
+            asked = replace(asked, made_from=asked.made_from + taken.made_from, facts={**facts, **taken.facts})
+            return self._publish(asked, taken.frame, mode or "overwrite", key)
         if own is None:
             raise InvalidInput(f"dataset/{name} has no source of its own; give publish() a frame, records or a path")
         from flyball.data.sources import read_source
@@ -269,82 +273,6 @@ class Datasets:
         made = diff(self._tables, *digests, key=key, sample=sample, distances=distances)
         return replace(made, before=str(pair[0].ref), after=str(pair[1].ref))
 
-    def contract_of(self, name: str) -> Contract | None:
-        """Return the contract of a dataset as it is declared now, None when it has none. Raises NotFound."""
-        with self._ledger.read() as world:
-            return self.contract(name, Dataset.model_validate(world.resources.get("dataset", name).spec))
-
-    def resolve(self, dataset: str) -> pl.LazyFrame:
-        """Return the rows of a dataset that a rule refers to, `airlines` or `airlines@3`. Raises NotFound."""
-        found = ref(dataset, "dataset")
-        return self.frame(found.name, found.version or "latest")
-
-    def probe(self, name: str) -> Probe:
-        """Return whether a dataset's own source is reachable, fresh and of the shape that its contract expects.
-
-        Raises:
-            NotFound: no such dataset.
-            InvalidInput: it has no source of its own.
-        """
-        from flyball.data.moments import expectation_of
-        from flyball.data.sources import probe
-
-        with self._ledger.read() as world:
-            spec = Dataset.model_validate(world.resources.get("dataset", name).spec)
-        if spec.source is None:
-            raise InvalidInput(f"dataset/{name} has no source of its own, so there is nothing to look at")
-        contract = self.contract(name, spec)
-        wanted = expectation_of(contract) if contract is not None else None
-        return probe(spec.source, wanted.types if wanted else None, project=self._project, clock=self._clock)
-
-    def contract(self, name: str, spec: Dataset) -> Contract | None:
-        """Return the dataset's contract, read and compiled, or None when it has none."""
-        if spec.contract is None:
-            return None
-        if isinstance(spec.contract, str):
-            path = self._project / spec.contract
-            if not path.exists():
-                raise InvalidInput(f"dataset/{name}: its contract {spec.contract} is not there; looked for {path}")
-            return read_contract(path)
-        return read_contract(spec.contract)
-
-    def _opened(self, asked: _Asked, source: Any) -> tuple[_Asked, pl.LazyFrame]:
-        """Return the rows of what was handed over, and what is to be remembered of where they came from."""
-        from flyball.data.files import Files
-        from flyball.data.queries import is_query, read_query
-        from flyball.data.sources import open_source
-
-        if isinstance(source, Files):
-            return asked, self._files(asked.name, source)
-        if not is_query(source):
-            return asked, open_source(source, string_columns=asked.texts)
-        with self._ledger.read() as world:
-            known = [resource.name for resource in world.resources.all("dataset")]
-        query = read_query(source, self._named, known)
-        read = {str(made): made for made in query.inputs.values()}
-        made_from = (*asked.made_from, *((made, "queried by") for made in read.values()))
-        columns = {name: [list(origin) for origin in origins] for name, origins in query.columns.items()}
-        return replace(asked, made_from=made_from, facts={"query": source.strip(), "columns": columns}), query.frame
-
-    def _named(self, table: str) -> tuple[Ref, pl.LazyFrame] | None:
-        """Return what a table of a query is, `flights` or `flights@3`; None when there is no such data set."""
-        name, _, version = table.partition("@")
-        try:
-            found = self._version(name, version or "latest", "dataset", None)
-        except NotFound:
-            return None
-        return found.ref, self._tables.scan(found.digest)
-
-    def _files(self, name: str, files: Files) -> pl.LazyFrame:
-        import polars as pl
-
-        if self._blobs is None:
-            raise InvalidInput(f"dataset/{name}: files cannot be kept here; publish them through the platform")
-        with self._ledger.read() as world:
-            newest = next(iter(world.versions.all("dataset", name, limit=1)), None)
-        before = self._tables.scan(newest.digest) if newest else None
-        return pl.concat(list(files.table(self._blobs, before))).lazy()
-
     def _publish(self, asked: _Asked, frame: pl.LazyFrame, mode: Mode, key: Sequence[str]) -> Published:
         """Check the rows, write what is good of them, and publish."""
         name, spec = asked.name, asked.spec
@@ -354,13 +282,11 @@ class Datasets:
         _check_columns(name, spec, frame)
         good, bad, report = frame, None, None
         if asked.contract is not None:
-            from flyball.data.checking import split
-
-            report = self._checked(name, frame, asked.contract, mode)
+            report = self.agreements.check(name, frame, asked.contract, mode)
             if not report.passed:
                 if spec.on_failure == "quarantine" or report.fail_kind == "table":
-                    raise self._keep_aside(name, frame, report, asked.actor, asked.run, asked.cause)
-                good, bad = split(frame, asked.contract, now=self._clock.now(), resolve=self.resolve)
+                    raise self._keep_aside(asked, frame, report, mode)
+                good, bad = self.agreements.split(frame, asked.contract)
         with ExitStack() as scope:
             put = putting(self._tables, name, good, mode, key, scope)
             aside = self._tables.write(bad) if bad is not None else None
@@ -403,30 +329,15 @@ class Datasets:
                 since=asked.since,
             )
 
-    def _checked(self, name: str, frame: pl.LazyFrame, contract: Contract, mode: Mode) -> ContractReport:
-        """Check a batch, and where it goes behind others also what the whole new version will be."""
-        from flyball.data.checking import check
-        from flyball.data.moments import check_append
-
-        now = self._clock.now()
-        if mode == "append":
-            try:
-                return check_append(frame, self.frame(name), contract, now=now, resolve=self.resolve)
-            except NotFound:
-                pass  # there is nothing yet that it could go behind
-        return check(frame, contract, now=now, resolve=self.resolve)
-
     def _version(self, name: str, version: str | int, kind: str, at: datetime | None) -> Version:
         with self._ledger.read() as world:
             return world.versions.get(kind, name, version, at)
 
-    def _keep_aside(
-        self, name: str, frame: pl.LazyFrame, report: ContractReport, actor: str, run: str | None, cause: int | None
-    ) -> ContractBroken:
-        table = self._tables.write(frame)
-        metadata = {"rows": table.rows, "schema": table.schema, "contract": report.to_dict()}
-        with self._ledger.write(actor, cause) as world:
-            kept = world.versions.publish("quarantine", name, table.digest, metadata=metadata, run=run)
+    def _keep_aside(self, asked: _Asked, frame: pl.LazyFrame, report: ContractReport, mode: Mode) -> ContractBroken:
+        name, table = asked.name, self._tables.write(frame)
+        metadata = {"rows": table.rows, "schema": table.schema, "contract": report.to_dict(), "mode": mode}
+        with self._ledger.write(asked.actor, asked.cause) as world:
+            kept = world.versions.publish("quarantine", name, table.digest, metadata=metadata, run=asked.run)
         failed = [f"{r.id} ({r.message})" for r in report.failures]
         return ContractBroken(
             f"the batch for dataset/{name} breaks {len(failed)} of {report.checks} rules of its contract: "

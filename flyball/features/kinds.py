@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from flyball.clock import parse_duration
 from flyball.ledger.kinds import RefersTo, Spec, register
 
-__all__ = ["FeatureService", "FeatureView", "PinnedView", "Retired"]
+__all__ = ["FeatureService", "FeatureView", "Materialising", "PinnedView", "Retired"]
 
 
 class Retired(Spec):
@@ -16,6 +17,27 @@ class Retired(Spec):
 
     reason: str = Field(min_length=1, description="a sentence that is shown to whoever uses it")
     successor: Annotated[str, RefersTo("feature-view")] | None = Field(None, description="the view to use instead")
+
+
+class Materialising(Spec):
+    """When a view is stored, served and measured by itself, and what then counts as wrong with it."""
+
+    every: str = Field("1h", description="how often it is brought up to date and measured, such as 10m")
+    on_version: bool = Field(True, description="also as soon as its dataset has a new version")
+    sample: int = Field(1000, ge=10, le=100_000, description="entities that are measured, drawn by hash")
+    stale_above: float = Field(
+        0.5, ge=0, lt=1, description="it is stale when more than this share of values is older than the time to live"
+    )
+    agree_at_least: float = Field(
+        0.99, gt=0, le=1, description="it disagrees when surely less than this share of entities is the same on- and offline"
+    )
+
+    @field_validator("every")
+    @classmethod
+    def _is_a_span(cls, every: str) -> str:
+        if parse_duration(every).total_seconds() < 1:
+            raise ValueError("a second is the shortest; write it like 10m or 1h")
+        return every
 
 
 @register
@@ -34,6 +56,14 @@ class FeatureView(Spec):
     )
     retired: Retired | None = Field(None, description="with a status other than active: why, and what to use instead")
     tags: list[str] = Field(default_factory=list)
+    materialise: Materialising | None = Field(None, description="keep it up to date by itself; default: when asked only")
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> FeatureView:
+        if self.materialise is not None and (not self.function or self.dataset is None):
+            missing = "dataset" if self.function else "function"
+            raise ValueError(f"to materialise by itself it needs its {missing}; give function: file.py:name and dataset")
+        return self
 
     @model_validator(mode="after")
     def _says_why(self) -> FeatureView:

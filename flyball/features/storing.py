@@ -99,6 +99,10 @@ class StoredViews:
         """
         with self._ledger.read() as world:
             source = world.versions.get("dataset", dataset or view.source, version)
+        there = self.newest(view.name, view.version)
+        if there is not None and there.source_table == source.digest:
+            check_fits(there, view, view.spec(self._tables.scan(source.digest).collect_schema()))
+            return Kept(there, None, 0, "unchanged")
 
         def make(before: StoredView | None) -> tuple[StoredView, int, str]:
             return self._computed(view, source, before)
@@ -114,6 +118,10 @@ class StoredViews:
             Conflict, Corrupt, Incompatible: as `folding.fold`.
         """
         refused = 0
+        there = self.newest(view.name, view.version)
+        if there is not None and not reader.read(dict(there.cursor), 1)[0]:
+            check_fits(there, view)
+            return Kept(there, None, 0, "unchanged")
 
         def make(before: StoredView | None) -> tuple[StoredView, int, str]:
             nonlocal refused

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flyball.errors import NotFound
+from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.search import Found
 from flyball.ledger.versions import Version
@@ -45,7 +45,7 @@ class DataActs(Home):
     def probe(self, dataset: str) -> Probe:
         """Return whether a dataset's own source is reachable, fresh and of the expected shape; reads no rows."""
         self._may("read")
-        return self.datasets.probe(dataset)
+        return self.datasets.agreements.probe(dataset)
 
     def frame(
         self,
@@ -65,12 +65,12 @@ class DataActs(Home):
 
         Raises:
             NotFound: no such version.
+            InvalidInput: it has no such column; or `at` has no zone, or stands beside a number.
             Forbidden: policies do not allow it, or only a retired data product gives this dataset.
         """
         found, version = self._found(target, at)
         rows = self.datasets.frame(found.name, version.number, found.kind)
-        shown = self._shown(found, rows, purpose)
-        shown = shown.select(columns) if columns is not None else shown
+        shown = _columns(version.ref, self._shown(found, rows, purpose), columns)
         self.usage.record(self.actor, version.ref, purpose or "", columns or ())
         return shown
 
@@ -81,8 +81,9 @@ class DataActs(Home):
         *,
         purpose: str | None = None,
         at: datetime | None = None,
+        columns: Sequence[str] | None = None,
     ) -> Any:
-        """Return the rows of a version as `polars` (lazy), `arrow`, `duckdb` or `pandas`.
+        """Return the rows of a version, or some of its columns, as `polars` (lazy), `arrow`, `duckdb` or `pandas`.
 
         Raises as `frame`, and MissingExtra where the library is not installed.
         """
@@ -90,17 +91,26 @@ class DataActs(Home):
 
         found, version = self._found(target, at)
         rows = self.datasets.frame(found.name, version.number, found.kind)
-        shown = self._shown(found, rows, purpose)
-        self.usage.record(self.actor, version.ref, purpose or "")
+        shown = _columns(version.ref, self._shown(found, rows, purpose), columns)
+        self.usage.record(self.actor, version.ref, purpose or "", columns or ())
         paths = self.tables.paths(version.digest) if shown is rows else None
         return converted(shown, paths, format)
 
     def hidden(self, target: str | Ref, columns: Sequence[str], purpose: str | None = None) -> frozenset[str]:
-        """Return the columns whose values whoever asks may not see as they are. Raises Forbidden."""
+        """Return the columns whose values whoever asks may not see as they are: all, where the rows may not be read."""
         found = self._ref_of(target)
-        return frozenset(self.guard.decision(found.name, columns, self.principal, purpose).masks)
+        decision = self.guard.decision(found.name, columns, self.principal, purpose)
+        return frozenset(decision.masks) if decision.allowed else frozenset(columns)
 
-    def diff(self, dataset: str, before: str | int, after: str | int = "latest", **options: Any) -> Diff:
+    def diff(
+        self,
+        dataset: str,
+        before: str | int,
+        after: str | int = "latest",
+        *,
+        purpose: str | None = None,
+        **options: Any,
+    ) -> Diff:
         """Return how two versions of a dataset differ; see `Datasets.diff`. Hidden columns show no sample."""
         from flyball.data.profiles import TableProfile, distances_of
 
@@ -113,8 +123,8 @@ class DataActs(Home):
             return {name: found.js for name, found in pairs.items() if found is not None}
 
         made = self.datasets.diff(dataset, before, after, **{"distances": distances, **options})
-        version = self.version_of(dataset, after)
-        hidden = self.hidden(version.ref, list(version.metadata.get("schema", {})))
+        schemas = [self.version_of(dataset, one).metadata.get("schema", {}) for one in (before, after)]
+        hidden = self.hidden(dataset, list({**schemas[0], **schemas[1]}), purpose)
         return replace(made, samples=_without(made.samples, hidden)) if hidden else made
 
     def profile(self, target: str | Ref, at: datetime | None = None) -> TableProfile:
@@ -130,13 +140,15 @@ class DataActs(Home):
             return TableProfile.from_bytes(summary)
         return profile_frame(self.datasets.frame(found.name, version.number, found.kind))
 
-    def compare_profiles(self, before: str | Ref, after: str | Ref) -> list[ColumnComparison]:
+    def compare_profiles(
+        self, before: str | Ref, after: str | Ref, purpose: str | None = None
+    ) -> list[ColumnComparison]:
         """Return two versions side by side, column by column; hidden columns show no value. Raises NotFound."""
         from flyball.data.profiles import compare
 
         one, two = self.profile(before), self.profile(after)
         columns = list({**dict.fromkeys(one.columns), **dict.fromkeys(two.columns)})
-        return compare(one, two, self.hidden(before, columns) | self.hidden(after, columns))
+        return compare(one, two, self.hidden(before, columns, purpose) | self.hidden(after, columns, purpose))
 
     def version_of(self, dataset: str, version: str | int = "latest", at: datetime | None = None) -> Version:
         """Return a version of a dataset by number, alias or time. Raises NotFound."""
@@ -156,9 +168,20 @@ class DataActs(Home):
         return self._shown(Ref("quarantine", dataset), self.quarantine.inspect(dataset, version, failing=failing), None)
 
     def fix(self, dataset: str, version: str | int, change: Any, **options: Any) -> Version:
-        """Publish a batch that was kept aside, changed; see `Quarantine.fix`."""
+        """Publish a batch that was kept aside, changed; see `Quarantine.fix`. Changes by column may be SQL."""
+        from polars.exceptions import PolarsError
+
+        from flyball.data.corrections import corrections
+        from flyball.data.reasons import reason_of
+
         self._may("publish")
-        return self.quarantine.fix(dataset, version, change, actor=self.actor, **options)
+        change = corrections(change) if isinstance(change, Mapping) else change
+        try:
+            return self.quarantine.fix(dataset, version, change, actor=self.actor, **options)
+        except PolarsError as error:
+            raise InvalidInput(
+                f"quarantine/{dataset}@{version} is held as it was, the change cannot be made: {reason_of(error)}"
+            ) from error
 
     def release(self, dataset: str, version: str | int, reason: str, **options: Any) -> Version:
         """Publish a batch although it breaks its contract; see `Quarantine.release`."""
@@ -218,6 +241,17 @@ class DataActs(Home):
     def _spec(self, target: Ref) -> Mapping[str, Any]:
         with self._reading() as world:
             return world.resources.get(target.kind, target.name).spec
+
+
+def _columns(version: Ref, rows: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
+    """Return some columns, all without `columns`."""
+    if columns is None:
+        return rows
+    known = rows.collect_schema().names()
+    for name in columns:
+        if name not in known:
+            raise InvalidInput(f'{version} has no column "{name}"{did_you_mean(name, known)} (it has: {listed(known)})')
+    return rows.select(columns)
 
 
 def _without(samples: Any, hidden: frozenset[str]) -> Any:

@@ -152,8 +152,8 @@ class Home:
         from flyball.data.quarantine import Quarantine
 
         stores = (self.ledger, self.tables, self.blobs)
-        contract_of, resolve = self.datasets.contract_of, self.datasets.resolve
-        return Quarantine(*stores, contract_of, self.home / "doomed", clock=self.clock, resolve=resolve)
+        kept = self.datasets.agreements
+        return Quarantine(*stores, kept.of, self.home / "doomed", clock=self.clock, resolve=kept.resolve)
 
     @cached_property
     def products(self) -> Products:

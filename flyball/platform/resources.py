@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from flyball.ledger import kinds
 from flyball.ledger.lineage import Graph
@@ -11,6 +11,7 @@ from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
 
 if TYPE_CHECKING:
+    from flyball.data.kinds import Dataset
     from flyball.delivery.documents import Document
     from flyball.delivery.plan import Plan
 
@@ -49,8 +50,14 @@ class ResourceActs(Home):
         """Make the documents so, all or nothing, and return what was changed. Raises InvalidInput, Conflict."""
         from flyball.delivery.plan import carry_out, make_plan
 
+        given = list(documents)
+        self._may("apply")
+        for one in given:
+            if one.kind == "dataset" and one.spec.get("contract") is not None:
+                spec = kinds.validate(one.kind, one.name, one.spec)
+                self.datasets.agreements.check_change(one.name, cast("Dataset", spec))
         with self._writing("apply") as world:
-            plan = make_plan(documents, world)
+            plan = make_plan(given, world)
             carry_out(plan, world)
         return plan
 

@@ -50,7 +50,7 @@ def quarantine(platform: Platform, **options: Any) -> Quarantine:
     def contract_of(name: str) -> Any:
         with platform.ledger.read() as world:
             spec = Dataset.model_validate(world.resources.get("dataset", name).spec)
-        return platform.datasets.contract(name, spec)
+        return platform.datasets.agreements.of(name, spec)
 
     doomed = platform.home / "doomed"
     return Quarantine(platform.ledger, platform.tables, platform.blobs, contract_of, doomed, **options)

@@ -246,7 +246,8 @@ HOSTILE = [
     '"', "'", '"""', "''';--", "NEAR(a b)", "a AND", "OR", "NOT x", "a* *b **", "col:umn:x", "{words}: a", "^late",
     "late\\", "a & b | !c <-> d", "'a':*", ":*", "n:late", "c:resource", "e:late", "\x00", "late\x00late", "%_", "-",
     "--", "-\"", '-"late', "kind:", "tag:\"", "tag:***", "before:yesterday",
-    "before:0001", "before:0001-01-01T00:00:00Z", "after:0001-01-01T00:00:00+14:00", "after:99999d", "before:0000-99-99",
+    "before:0001", "before:0001-01-01T00:00:00Z", "after:0001-01-01T00:00:00+14:00", "after:99999d",
+    "before:0000-99-99",
     "after:999999999999d", "\ud800", "🦄", "\u202e late", "(((((", "late)" * 50, "a" * 5000, "x " * 3000, "is:banana",
     "; DROP TABLE resources", "\n\r\t", "kind:%", "٣", "½", "a\u0301" * 400,
 ]  # fmt: skip

@@ -65,7 +65,7 @@ class TestElsewhere(TableCases):
 class TestSummarised(TableCases):
     @pytest.fixture
     def store(self, tmp_path: Path) -> ParquetTables:
-        return ParquetTables(FileBlobs(tmp_path / "blobs"), Sums(), part_rows=1000)
+        return ParquetTables(FileBlobs(tmp_path / "blobs"), Sums(), part_rows=1000, summarised_rows=10)
 
 
 def test_a_table_elsewhere_has_no_paths_and_one_here_has(blobs: FileBlobs) -> None:
@@ -76,15 +76,17 @@ def test_a_table_elsewhere_has_no_paths_and_one_here_has(blobs: FileBlobs) -> No
     assert ParquetTables(Elsewhere(blobs)).paths(table.digest) is None
 
 
-def test_the_summary_of_a_table_is_that_of_all_rows_however_they_came(blobs: FileBlobs) -> None:
-    tables = ParquetTables(blobs, Sums(), part_rows=500)
+@pytest.mark.parametrize("least", [0, 100])
+def test_the_summary_of_a_table_is_that_of_all_rows_however_they_came(blobs: FileBlobs, least: int) -> None:
+    tables = ParquetTables(blobs, Sums(), part_rows=500, summarised_rows=least)
     frame = pl.DataFrame({"n": range(2000), "text": ["x"] * 2000})
     whole = tables.write(frame.lazy())
     grown = tables.write([frame.head(1)])
     for start in range(1, 2000, 13):
         grown = tables.write([frame.slice(start, 13)], after=grown.digest)
     assert len(grown.parts) < 70
-    assert all(part.summary for part in (*whole.parts, *grown.parts))
+    assert all((part.summary is not None) == (part.rows >= least) for part in (*whole.parts, *grown.parts))
+    assert any(part.rows < 100 for part in grown.parts)
     assert tables.summary(whole.digest) == tables.summary(grown.digest) == Sums().of(frame)
 
 

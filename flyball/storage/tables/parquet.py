@@ -25,7 +25,8 @@ PART_ROWS = 1 << 20  # large enough to compress and to keep manifests short, sma
 PART_BYTES = 128 << 20  # in memory; wide rows make smaller parts, so that a few of them always fit into memory
 _FULL_BYTES = 32 << 20  # on disk; a part of this size is not merged with others any more
 _SUMMARY_ROWS = 1 << 18  # rows summarised at once, which bounds what summarising adds to memory
-_SUMMARIES = 64  # merged summaries remembered, of a few kilobytes each
+_SUMMARIES = 64  # merged summaries remembered, of some hundred kilobytes each
+SUMMARISED_ROWS = 1 << 14  # smaller parts are summarised when somebody asks: a small append must not wait for it
 
 
 class ParquetTables:
@@ -37,11 +38,13 @@ class ParquetTables:
         summariser: Summariser | None = None,
         part_rows: int = PART_ROWS,
         part_bytes: int = PART_BYTES,
+        summarised_rows: int = SUMMARISED_ROWS,
     ) -> None:
         self._blobs = blobs
         self._summariser = summariser
         self._part_rows = part_rows
         self._part_bytes = part_bytes
+        self._summarised_rows = summarised_rows
         self._merged_summary = lru_cache(_SUMMARIES)(self._merge_summaries)
 
     def write(self, frames: Rows, after: str | None = None) -> Table:
@@ -113,7 +116,8 @@ class ParquetTables:
         with full_disk_is_unavailable(), Staging(self._blobs) as staging:
             for frame, weight in frames:
                 staging.add(frame)
-                notes.append((self._summarise([frame]) if summarise else None, weight))
+                worth = summarise and frame.height >= self._summarised_rows
+                notes.append((self._summarise([frame]) if worth else None, weight))
             return [Part(*part, *note) for part, note in zip(staging.kept(), notes, strict=True)]
 
     def _tidy(self, parts: list[Part]) -> list[Part]:
@@ -130,7 +134,11 @@ class ParquetTables:
         if self._summariser and len(merged) == 1 and len(summaries) == len(small):
             whole = self._summariser.merged([self._blobs.get(summary) for summary in summaries])
             return [*filled[:start], replace(merged[0], summary=self._blobs.put(whole))]
-        return [*filled[:start], *(replace(p, summary=self._summarise(_batches(self._scan([p])))) for p in merged)]
+        later = [
+            replace(p, summary=self._summarise(_batches(self._scan([p])))) if p.rows >= self._summarised_rows else p
+            for p in merged
+        ]
+        return [*filled[:start], *later]
 
     def _is_heavy(self, part: Part) -> bool:
         """Whether a part is full though it may have few rows: merged with others it would only be cut again."""
@@ -145,21 +153,22 @@ class ParquetTables:
 
     def _summarise(self, frames: Iterable[pl.DataFrame]) -> str | None:
         """Keep the summary of some rows and return its digest; None without a summariser."""
-        if self._summariser is None:
-            return None
+        return None if self._summariser is None else self._blobs.put(self._summary_of(frames, self._summariser))
+
+    def _summary_of(self, frames: Iterable[pl.DataFrame], summariser: Summariser) -> bytes:
         pieces = (
             piece for frame in frames for piece in (frame.iter_slices(_SUMMARY_ROWS) if frame.height else [frame])
         )
-        slices = [self._summariser.of(piece) for piece in pieces]
-        return self._blobs.put(slices[0] if len(slices) == 1 else self._summariser.merged(slices))
+        slices = [summariser.of(piece) for piece in pieces]
+        return slices[0] if len(slices) == 1 else summariser.merged(slices)
 
     def _merge_summaries(self, digest: str) -> bytes | None:
         assert self._summariser is not None
-        found = []
-        for part in self.read(digest).parts:
-            # Parts of before there was a summariser are summarised when somebody asks.
-            kept = part.summary or self._summarise(_batches(self._scan([part])))
-            found.append(self._blobs.get(str(kept)))
+        parts = self.read(digest).parts
+        found = [self._blobs.get(part.summary) for part in parts if part.summary is not None]
+        rest = [part for part in parts if part.summary is None]
+        if rest:
+            found.append(self._summary_of(_batches(self._scan(rest)), self._summariser))
         return found[0] if len(found) == 1 else self._summariser.merged(found)
 
     # -- reading
