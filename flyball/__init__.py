@@ -11,21 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flyball.api import (
         Dataset,
+        LabelSet,
         Recording,
         dataset,
+        declare,
         deploy,
+        files,
         home,
         label,
+        label_set,
         look_up,
         open_home,
         predict,
         push,
         run,
+        search,
         settle,
         submit,
         watch,
         why,
     )
+    from flyball.data.datasets import ContractBroken
     from flyball.data.rows import Rows
     from flyball.errors import FlyballError
     from flyball.features.requests import on_request
@@ -37,16 +43,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ContractBroken": "flyball.data.datasets",
     "Dataset": "flyball.api",
     "FlyballError": "flyball.errors",
+    "LabelSet": "flyball.api",
     "Recording": "flyball.api",
     "Ref": "flyball.ledger.refs",
     "Rows": "flyball.data.rows",
     "dataset": "flyball.api",
+    "declare": "flyball.api",
     "deploy": "flyball.api",
     "feature_view": "flyball.features.views",
+    "files": "flyball.api",
     "home": "flyball.api",
     "label": "flyball.api",
+    "label_set": "flyball.api",
     "look_up": "flyball.api",
     "on_request": "flyball.features.requests",
     "open_home": "flyball.api",
@@ -55,6 +66,7 @@ _HOMES = {
     "push": "flyball.api",
     "ref": "flyball.ledger.refs",
     "run": "flyball.api",
+    "search": "flyball.api",
     "settle": "flyball.api",
     "step": "flyball.pipelines.steps",
     "submit": "flyball.api",
@@ -64,17 +76,22 @@ _HOMES = {
 }
 
 __all__ = [
+    "ContractBroken",
     "Dataset",
     "FlyballError",
+    "LabelSet",
     "Recording",
     "Ref",
     "Rows",
     "__version__",
     "dataset",
+    "declare",
     "deploy",
     "feature_view",
+    "files",
     "home",
     "label",
+    "label_set",
     "look_up",
     "on_request",
     "open_home",
@@ -83,6 +100,7 @@ __all__ = [
     "push",
     "ref",
     "run",
+    "search",
     "settle",
     "step",
     "submit",

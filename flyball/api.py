@@ -9,41 +9,53 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import itertools
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flyball.errors import InvalidInput, NotFound, Unavailable
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.versions import Version
+from flyball.notebook.datasets import Dataset
+from flyball.notebook.labels import LabelSet
+from flyball.notebook.showing import Listing
 from flyball.platform import Platform
 
 if TYPE_CHECKING:
-    import polars as pl
+    from numpy.typing import NDArray
 
     from flyball.control.loop import Loop
+    from flyball.data.files import Files
     from flyball.data.rows import Rows
     from flyball.evaluation.evaluate import Evaluation
     from flyball.features.lookup import ViewSpec
+    from flyball.ledger.resources import Resource
     from flyball.ledger.runs import Run
+    from flyball.ledger.search import Hit
     from flyball.pipelines.steps import Pipeline
     from flyball.tracking.runs import ActiveRun
 
 __all__ = [
     "Dataset",
+    "LabelSet",
     "Recording",
     "dataset",
+    "declare",
     "deploy",
+    "files",
     "home",
     "label",
+    "label_set",
     "look_up",
     "open_home",
     "predict",
     "push",
     "run",
+    "search",
     "settle",
     "submit",
     "watch",
@@ -102,55 +114,71 @@ def home() -> Platform:
 # -- data
 
 
-class Dataset:
-    """A dataset by name: publish versions of it, read them, split them."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def publish(self, source: Any = None, **options: Any) -> Version:
-        """Publish a frame, records, a path or a glob as the next version; see `data.datasets.Datasets.publish`."""
-        return home().publish(self.name, source, **options).version
-
-    def frame(self, version: str | int = "latest") -> pl.LazyFrame:
-        """Return a version's rows, lazily."""
-        return home().datasets.frame(self.name, version)
-
-    def rows(self, version: str | int = "latest", inputs: Sequence[str] | None = None) -> Rows:
-        """Return a version as rows to learn from: `.X`, `.y`. Times, entities and the target are no inputs."""
-        from flyball.data.rows import Rows
-
-        found = home().version(Ref("dataset", self.name, str(version)))
-        spec = home().resource(Ref("dataset", self.name)).spec
-        frame = self.frame(found.number).collect()
-        roles = [spec.get("known_at"), spec.get("label_time"), *spec.get("entity", [])]
-        return Rows.of(
-            frame,
-            spec.get("target"),
-            event_time=spec.get("event_time"),
-            inputs=inputs,
-            left_out=[c for c in roles if c],
-            origin=found.ref,
-        )
-
-    def split(self, test: str | float = 0.2, by: str | None = None) -> tuple[Rows, Rows]:
-        """Return (train, test) of the latest version: the newest rows are the test; see `Rows.split`."""
-        return self.rows().split(test, by)
-
-    def versions(self) -> list[Version]:
-        """Return all versions, newest first."""
-        return home().versions("dataset", self.name)
-
-    def __repr__(self) -> str:
-        return f"Dataset({self.name!r})"
-
-
 def dataset(name: str, **spec: Any) -> Dataset:
     """Return a dataset by name; declare it when it is new or fields are given: `fb.dataset("x", target="y")`."""
     known = home().resources("dataset")
     if spec or name not in [r.name for r in known]:
         home().declare("dataset", name, **spec)
-    return Dataset(name)
+    return Dataset(name, home)
+
+
+def declare(kind: str, name: str, **spec: Any) -> Resource:
+    """Declare a resource of any kind by its fields: `fb.declare("Policy", "no-emails", mask=[…])`."""
+    return home().declare(kind, name, **spec)
+
+
+def files(
+    source: str | Path | NDArray[Any],
+    *,
+    keep: Literal["copy", "reference"] = "copy",
+    label: Literal["folder"] | None = None,
+    labels: Sequence[Any] | None = None,
+) -> Files:
+    """Return files to be published as a dataset: `fb.files("images/**/*.png", label="folder")`.
+
+    Args:
+        source: a folder or a glob; or images as an array, shape (n, height, width[, 3 or 4]), uint8.
+        keep: `copy` puts the bytes into the home; `reference` leaves them where they are.
+        label: `folder` takes the name of the folder that a file lies in as its label.
+        labels: of an array's images, one each.
+
+    Raises:
+        InvalidInput: an array that is no images, or labels for files.
+    """
+    from flyball.data.files import Files
+
+    if not isinstance(source, str | Path):
+        return Files.of_images(source, labels)
+    if labels is not None:
+        raise InvalidInput("labels are for an array of images; files take label='folder', or a column joined later")
+    parts = Path(source).parts
+    plain = list(itertools.takewhile(lambda part: not set(part) & set("*?["), parts))
+    if len(plain) == len(parts) and not Path(source).is_dir():
+        plain.pop()  # one file
+    return Files(Path(*plain), str(Path(*parts[len(plain) :])) if parts[len(plain) :] else "**/*", keep, label)
+
+
+def label_set(name: str, **spec: Any) -> LabelSet:
+    """Return a set of labels by people; declare it when it is new or fields are given.
+
+    `fb.label_set("late-by-hand", dataset="flights", key=["id"], values=["yes", "no"])`
+    """
+    at = home()
+    if spec or name not in [r.name for r in at.resources("labels")]:
+        at.declare("labels", name, **spec)
+    return LabelSet(name, home)
+
+
+def search(query: str = "", limit: int = 20) -> Listing[Hit]:
+    """Return what the catalogue has for words and filters, best first: `fb.search("late flights tag:gold")`."""
+    found = home().search(query, limit)
+    columns: dict[str, Callable[[Hit], Any]] = {
+        "kind": lambda h: h.kind,
+        "name": lambda h: h.ref.short if h.form == "version" else h.name,
+        "owner": lambda h: h.owner,
+        "found": lambda h: h.snippet,
+    }
+    return Listing(found.hits, columns, "nothing was found", found.notes)
 
 
 # -- runs
@@ -162,6 +190,7 @@ class Recording:
     def __init__(self, active: ActiveRun) -> None:
         self._active = active
         self._evaluated: tuple[Any, Rows, Evaluation] | None = None
+        self._purposes: set[str] = set()  # what the rows were read for
         self.log = active.log
         self.params = active.params
         self.tags = active.tags
@@ -180,6 +209,9 @@ class Recording:
         found = judge(model, rows, metric_name=metric, slices=slices)
         if rows.origin is not None:
             self._active.use(rows.origin)
+        if rows.purpose is not None:
+            self._purposes.add(rows.purpose)
+            self._active.tags(purpose=", ".join(sorted(self._purposes)))
         self._active.log({name: interval.value for name, interval in found.metrics.items()})
         self._evaluated = (model, rows, found)
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from flyball.clock import SYSTEM, Clock
@@ -50,7 +50,9 @@ class Loop:
         self.ledger = ledger
         self.clock = clock
         self.settings = settings or ControlSettings()
-        self.controllers = {c.kind: c for c in controllers}
+        self.controllers: dict[str, list[Controller]] = {}
+        for controller in controllers:  # a kind may have several; each keeps its own part of the status
+            self.controllers.setdefault(controller.kind, []).append(controller)
         self.lease = Lease(ledger)
         self.queue = WakeQueue(clock)
         self._seen: int | None = None
@@ -154,7 +156,7 @@ class Loop:
         """Let the controller look at one name, and deal with the outcome."""
         world = World(self.ledger, self.clock, f"controller/{found.kind}", self.lease.fence)
         try:
-            outcome = self.controllers[found.kind].reconcile(found.name, world)
+            outcome = _together([c.reconcile(found.name, world) for c in self.controllers[found.kind]])
             self._show(found, outcome, None, world)
         except Exception as error:
             delay = self.queue.failed(found)
@@ -215,3 +217,10 @@ def woken_by(event: Event, world: Transaction) -> list[Ref]:
     if resource is not None and resource.owner is not None:
         found.append(ref(resource.owner).resource)
     return found
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what several controllers of one thing come to: what blocks it, else the earliest time to look again."""
+    blocked = next((outcome for outcome in outcomes if isinstance(outcome, Blocked)), None)
+    waits = [outcome.after_s for outcome in outcomes if isinstance(outcome, Retry)]
+    return blocked or (Retry(min(waits)) if waits else None)

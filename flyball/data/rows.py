@@ -20,7 +20,7 @@ __all__ = ["Rows"]
 
 @dataclass(frozen=True)
 class Rows:
-    """A frame with a target. `origin` names the version that the rows come from, for lineage."""
+    """A frame with a target. `origin` names the version that the rows come from, `purpose` what they were read for."""
 
     frame: pl.DataFrame
     target: str
@@ -28,6 +28,7 @@ class Rows:
     event_time: str | None = None
     origin: Ref | None = None
     left_out: tuple[str, ...] = field(default=())
+    purpose: str | None = None
 
     @classmethod
     def of(
@@ -39,6 +40,7 @@ class Rows:
         inputs: Sequence[str] | None = None,
         left_out: Sequence[str] = (),
         origin: Ref | None = None,
+        purpose: str | None = None,
     ) -> Rows:
         """Return rows with a target; inputs are all other columns but the event time and those left out.
 
@@ -56,7 +58,7 @@ class Rows:
             raise InvalidInput(f'the target "{target}" is missing in all {frame.height:,} rows')
         without = {target, event_time, *left_out}
         chosen = tuple(inputs) if inputs is not None else tuple(c for c in frame.columns if c not in without)
-        return cls(known, target, chosen, event_time, origin, tuple(left_out))
+        return cls(known, target, chosen, event_time, origin, tuple(left_out), purpose)
 
     @property
     def X(self) -> pl.DataFrame:  # the field's name for it

@@ -53,6 +53,8 @@ def _of_kind(kind: str, status: Mapping[str, Any]) -> str:
         if not decided:
             return "declared"
         return "refused" if decided[max(decided, key=int)].get("outcome") == "refused" else "passed"
+    if kind == "data-product":
+        return str(status.get("stage", "proposed"))
     if kind == "trigger" and status:
         return "waiting" if status.get("waiting") else "ready"
     return "declared"

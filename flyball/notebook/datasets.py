@@ -66,7 +66,9 @@ class Dataset:
             ContractBroken: the batch broke the contract and was kept aside; nothing else was changed.
             InvalidInput, NotFound, Conflict, Unavailable, Forbidden: nothing was published; the sentence says why.
         """
-        return self._home().publish(self.name, source, mode=mode, key=key, purpose=purpose, note=note, **options).version
+        return (
+            self._home().publish(self.name, source, mode=mode, key=key, purpose=purpose, note=note, **options).version
+        )
 
     def probe(self) -> Probe:
         """Look whether the dataset's own source is reachable, fresh and of the expected shape; `.problems` says."""

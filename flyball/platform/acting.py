@@ -28,13 +28,17 @@ class LoopActs(PrivacyActs):
         from flyball.pipelines.controller import PipelineController
         from flyball.pipelines.triggers import TriggerController
         from flyball.privacy.ageing import RetentionController
+        from flyball.serving.deployed_features import FeaturesController
         from flyball.serving.deployments import DeploymentController
         from flyball.serving.evidence import TrafficEvidence
 
         serving = self.home / "serving"
+        deployments = DeploymentController(serving, TrafficEvidence(self.traffic, serving / "status.json"))
         return [
             PromotionController(),
-            DeploymentController(serving, TrafficEvidence(self.traffic, serving / "status.json")),
+            deployments,
+            FeaturesController("feature-view", deployments),
+            FeaturesController("feature-service", deployments),
             MonitorController(self.traffic, self.datasets, self.monitor_results),
             PipelineController(self.home, worker_command),
             TriggerController(self.traffic),
