@@ -1,4 +1,4 @@
-"""Data: where it comes from, what it must be like, what it looks like, who uses it, and what becomes of it when it is wrong.
+"""Data: where it comes from, what it must be and looks like, who uses it, what becomes of it when it is wrong.
 
     intake         what a user hands over: frames, paths, files, SQL over other datasets
     sources/       where a dataset's own rows are read from; what is new since the last time
