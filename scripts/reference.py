@@ -29,6 +29,7 @@ PAGE = ROOT / "docs" / "reference.md"
 # Families of plug-ins (see flyball/plugins.py): package → what its name is written in.
 FAMILIES = {
     "flyball.models.flavors": ("Model flavours", "what can be registered; found by the model itself"),
+    "flyball.data.sources": ("Sources", "where a Dataset's own rows come from, found by the scheme of what is named"),
     "flyball.data.checks": ("Contract checks", "what the rules of a data contract come down to"),
     "flyball.rollouts": ("Rollout strategies", "`rollout: {strategy: …}` of a Deployment"),
 }

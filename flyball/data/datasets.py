@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from flyball.data.diffs import Diff
+    from flyball.data.intake import See
     from flyball.data.reports import ContractReport
+    from flyball.data.sources import SourceSettings
     from flyball.storage.blobs import BlobStore
 
 __all__ = ["Admit", "ContractBroken", "Datasets", "Mode", "Published"]
@@ -106,6 +108,7 @@ class Datasets:
         project: what paths are relative to.
         admit: which rows may be published; default: all.
         blobs: takes the bytes of files; without it a data set of files is refused.
+        sources: limits of reading datasets' own sources.
     """
 
     def __init__(
@@ -117,12 +120,14 @@ class Datasets:
         *,
         admit: Admit | None = None,
         blobs: BlobStore | None = None,
+        sources: SourceSettings | None = None,
     ) -> None:
         self._ledger = ledger
         self._tables = tables
         self._project = project
         self._clock = clock
         self._admit = admit
+        self._sources = sources
         self._intake = Intake(ledger, tables, blobs)
         self.agreements = Agreements(ledger, tables, project, clock, blobs)
 
@@ -138,6 +143,7 @@ class Datasets:
         made_from: Iterable[tuple[Ref, str]] = (),
         note: str = "",
         cause: int | None = None,
+        see: See | None = None,
     ) -> Published:
         """Publish rows as the dataset's next version; the same rows again return the version they already are.
 
@@ -155,6 +161,7 @@ class Datasets:
             made_from: what they were made from, with the role of each.
             note: a sentence that stays with the version.
             cause: the event because of which this is done.
+            see: how whoever publishes sees the rows of another dataset that SQL reads; default: as they are.
 
         Raises:
             NotFound: no such dataset.
@@ -179,7 +186,7 @@ class Datasets:
         facts = self.agreements.keep(name, spec, contract) if contract is not None else {}
         asked = _Asked(name, spec, contract, actor, run, tuple(made_from), note, cause, facts=facts)
         if source is not None:
-            taken = self._intake.take(name, source, asked.texts)
+            taken = self._intake.take(name, source, asked.texts, see)
             asked = replace(asked, made_from=asked.made_from + taken.made_from, facts={**facts, **taken.facts})
             return self._publish(asked, taken.frame, mode or "overwrite", key)
         if own is None:
@@ -188,15 +195,28 @@ class Datasets:
 
         since = newest.metadata.get("watermark") if newest and mode != "overwrite" else None
         reading = read_source(
-            own, since, project=self._project, key=spec.key, string_columns=asked.texts, clock=self._clock
+            own,
+            since,
+            project=self._project,
+            key=spec.key,
+            string_columns=asked.texts,
+            settings=self._sources,
+            clock=self._clock,
         )
         with reading:
             if reading.frame is None:
                 if newest is None:
                     raise InvalidInput(f"dataset/{name}: its source has no rows; nothing was published")
                 return Published(newest)
+            if mode == "append" and reading.mode == "whole" and since is not None:
+                raise InvalidInput(
+                    f"dataset/{name}: {reading.origin} had to be read whole ({listed(reading.notes) or 'it changed'}), "
+                    "and rows that are there already would come twice; publish it without mode, which replaces them"
+                )
             found: Mode = "overwrite" if reading.mode == "whole" else reading.mode
-            kept = replace(asked, watermark=reading.watermark, since=since, confirm=reading.confirm)
+            told = {"origin": reading.origin, "notes": list(reading.notes)}
+            of_source = {**facts, "source": {word: value for word, value in told.items() if value}}
+            kept = replace(asked, watermark=reading.watermark, since=since, confirm=reading.confirm, facts=of_source)
             return self._publish(kept, reading.frame, mode or found, key)
 
     def frame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,14 @@ from flyball.data.queries import is_query, read_query
 from flyball.data.sources import open_source
 from flyball.errors import InvalidInput, NotFound
 from flyball.ledger import Ledger
-from flyball.ledger.refs import Ref
+from flyball.ledger.refs import Ref, ref
 from flyball.storage.blobs import BlobStore
 from flyball.storage.tables import TableStore
 
 if TYPE_CHECKING:
     import polars as pl
+
+    See = Callable[[Ref, pl.LazyFrame], pl.LazyFrame]
 
 __all__ = ["Intake", "Taken"]
 
@@ -38,8 +40,11 @@ class Intake:
         self._tables = tables
         self._blobs = blobs
 
-    def take(self, name: str, source: Any, string_columns: Collection[str]) -> Taken:
+    def take(self, name: str, source: Any, string_columns: Collection[str], see: See | None = None) -> Taken:
         """Return the rows of `source`, which is to be published as `name`.
+
+        Args:
+            see: returns the rows of a version that SQL reads as whoever publishes may see them; default: as they are.
 
         Raises:
             InvalidInput, NotFound: as `sources.open_source`, `queries.read_query` and `files.Files.table`.
@@ -51,6 +56,10 @@ class Intake:
         with self._ledger.read() as world:
             known = [resource.name for resource in world.resources.all("dataset")]
         query = read_query(source, self._table, known)
+        if see is not None:
+            # Only now is it known which of the words are tables that are read, and not columns of the same name.
+            seen = {table: (made, see(made, rows)) for table in query.inputs for made, rows in [self._existing(table)]}
+            query = read_query(source, lambda table: seen.get(table) or self._table(table), known)
         read = {str(made): made for made in query.inputs.values()}
         columns = {column: [list(origin) for origin in origins] for column, origins in query.columns.items()}
         made_from = tuple((made, "queried by") for made in read.values())
@@ -58,13 +67,16 @@ class Intake:
 
     def _table(self, table: str) -> tuple[Ref, pl.LazyFrame] | None:
         """Return what a table of a query is, `flights` or `flights@3`; None when there is no such dataset."""
-        name, _, version = table.partition("@")
         try:
-            with self._ledger.read() as world:
-                found = world.versions.get("dataset", name, version or "latest")
+            return self._existing(table)
         except (NotFound, InvalidInput):
             return None
-        return found.ref, self._tables.scan(found.digest)
+
+    def _existing(self, table: str) -> tuple[Ref, pl.LazyFrame]:
+        found = ref(table, "dataset")
+        with self._ledger.read() as world:
+            version = world.versions.get("dataset", found.name, found.version or "latest")
+        return version.ref, self._tables.scan(version.digest)
 
     def _files(self, name: str, files: Files) -> pl.LazyFrame:
         import polars as pl

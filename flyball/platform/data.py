@@ -37,10 +37,20 @@ class DataActs(Home):
 
     # -- versions
 
-    def publish(self, dataset: str, source: Any = None, **options: Any) -> Published:
-        """Publish rows as the dataset's next version; see `Datasets.publish`."""
+    def publish(self, dataset: str, source: Any = None, *, purpose: str | None = None, **options: Any) -> Published:
+        """Publish rows as the dataset's next version; see `Datasets.publish`.
+
+        Args:
+            purpose: what the datasets that SQL names are read for; the policies hold as in `frame`.
+        """
         self._may("publish")
-        return self.datasets.publish(dataset, source, actor=self.actor, **options)
+
+        def see(version: Ref, rows: pl.LazyFrame) -> pl.LazyFrame:
+            self.products.check_read(version)
+            self.usage.record(self.actor, version, purpose or "")
+            return self._shown(version, rows, purpose)
+
+        return self.datasets.publish(dataset, source, actor=self.actor, see=see, **options)
 
     def probe(self, dataset: str) -> Probe:
         """Return whether a dataset's own source is reachable, fresh and of the expected shape; reads no rows."""

@@ -143,9 +143,17 @@ class Home:
     @cached_property
     def datasets(self) -> Datasets:
         from flyball.data.datasets import Datasets
+        from flyball.data.sources import SourceSettings
 
-        admit = self.guard.admit
-        return Datasets(self.ledger, self.tables, self.project, self.clock, admit=admit, blobs=self.blobs)
+        return Datasets(
+            self.ledger,
+            self.tables,
+            self.project,
+            self.clock,
+            admit=self.guard.admit,
+            blobs=self.blobs,
+            sources=settings.load(SourceSettings, "sources", self.home),
+        )
 
     @cached_property
     def quarantine(self) -> Quarantine:
