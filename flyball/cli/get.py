@@ -63,7 +63,7 @@ def _get_resources(
     try:
         word = kinds.kind_of(kind).word if kind is not None else None
     except InvalidInput:
-        known = [*(f"{k.word}s" for k in kinds.all_kinds()), *_LISTS]
+        known = [*(k.plural for k in kinds.all_kinds()), *_LISTS]
         raise WrongUse(f'unknown kind "{kind}"{did_you_mean(str(kind), known)} (known: {listed(known)})') from None
     page, next = listings.resources(platform, word, limit, before)
     if name is not None:

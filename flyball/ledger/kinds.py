@@ -49,6 +49,13 @@ class Kind:
     title: str
     spec: type[Spec]
 
+    @property
+    def plural(self) -> str:
+        """The word for several: `models`, `policies`, `labels`."""
+        if self.word.endswith("s"):
+            return self.word
+        return f"{self.word[:-1]}ies" if self.word.endswith("y") else f"{self.word}s"
+
 
 _kinds: dict[str, Kind] = {}
 
@@ -75,8 +82,7 @@ def kind_of(word: str) -> Kind:
     """
     wanted = word.lower().replace("_", "-")
     for kind in _kinds.values():
-        names = {kind.word, kind.title.lower(), kind.word.replace("-", "")}
-        if wanted in names or (wanted.endswith("s") and wanted[:-1] in names):
+        if wanted.replace("-", "") in {word.replace("-", "") for word in (kind.word, kind.plural)}:
             return kind
     known = [k.title for k in all_kinds()]
     raise InvalidInput(f'unknown kind "{word}"{did_you_mean(word, known)} (known: {listed(known)})')

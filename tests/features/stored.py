@@ -34,7 +34,7 @@ def at(minute: int | None) -> datetime | None:
 
 
 keys = st.sampled_from(["a", "b", "é", None])
-computed_events = st.builds(Event, keys, st.none() | st.integers(0, 12), st.none() | st.integers(0, 5))
+computed_events = st.builds(Event, keys, st.none() | st.integers(0, 12), st.none() | st.integers(0, 5), st.none())
 questions = st.lists(
     st.tuples(st.sampled_from(["a", "b", "é", "z", None]), st.none() | st.integers(0, 18)), max_size=12
 )

@@ -22,7 +22,8 @@ from flyball.ledger.sql import open_ledger
 from flyball.ledger.sql.database import SqlLedger
 from flyball.pipelines.claims import ATTEMPT, attempt_of, claim, process_of
 from flyball.pipelines.controller import PipelineController
-from flyball.platform import Platform, worker_command
+from flyball.platform import Platform
+from flyball.platform.acting import worker_command
 from flyball.runners import Process
 from flyball.testing.clock import FakeClock
 from tests.pipelines.flows import marks
@@ -120,7 +121,7 @@ def test_a_killed_run_is_taken_up_again_without_repeating_finished_steps(project
 
 def test_a_run_goes_on_when_the_control_plane_is_killed_and_another_looks_after_it(project: Project) -> None:
     code = (
-        "import sys\nfrom flyball.platform import Platform, worker_command\n"
+        "import sys\nfrom flyball.platform import Platform\nfrom flyball.platform.acting import worker_command\n"
         "from flyball.control.loop import Loop\nfrom flyball.pipelines.controller import PipelineController\n"
         "at = Platform.open(sys.argv[1])\n"
         "Loop(at.ledger, [PipelineController(at.home, worker_command)]).start()\n"

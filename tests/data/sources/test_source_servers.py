@@ -333,7 +333,7 @@ def test_each_message_is_read_once_though_nothing_is_committed(kafka: str) -> No
     plain = topic(kafka, "flights")
     with read(plain, since) as again, read(plain, since) as same:  # the first reader died before it published
         assert again.frame is not None and same.frame is not None and again.mode == "append"
-        assert again.frame.collect().equals(same.frame.collect())
+        assert again.frame.collect().sort("a").equals(same.frame.collect().sort("a"))  # partitions come in no order
         assert sorted(again.frame.collect().rows(), key=str) == [(1.5, "x"), (2.0, None)]
     assert rows(plain, again.watermark)[1] is None
     with read(topic(kafka, "flights", limit=10)) as some:
