@@ -13,14 +13,17 @@ if TYPE_CHECKING:
         Dataset,
         LabelSet,
         Recording,
+        agreement,
         dataset,
         declare,
         deploy,
+        feature_service,
         files,
         home,
         label,
         label_set,
         look_up,
+        materialise,
         open_home,
         predict,
         push,
@@ -28,15 +31,18 @@ if TYPE_CHECKING:
         search,
         settle,
         submit,
+        training_set,
         watch,
         why,
     )
     from flyball.data.datasets import ContractBroken
     from flyball.data.rows import Rows
     from flyball.errors import FlyballError
+    from flyball.features.history import encoded, lagged, running, seasonal
+    from flyball.features.prepared import buckets, calendar, hashed, holidays
     from flyball.features.requests import on_request
-    from flyball.features.training_set import training_set
     from flyball.features.views import feature_view
+    from flyball.features.windows import windowed
     from flyball.ledger.refs import Ref, ref
     from flyball.pipelines.steps import pipeline, step
 
@@ -50,15 +56,24 @@ _HOMES = {
     "Recording": "flyball.api",
     "Ref": "flyball.ledger.refs",
     "Rows": "flyball.data.rows",
+    "agreement": "flyball.api",
+    "buckets": "flyball.features.prepared",
+    "calendar": "flyball.features.prepared",
     "dataset": "flyball.api",
     "declare": "flyball.api",
     "deploy": "flyball.api",
+    "encoded": "flyball.features.history",
+    "feature_service": "flyball.api",
     "feature_view": "flyball.features.views",
     "files": "flyball.api",
+    "hashed": "flyball.features.prepared",
+    "holidays": "flyball.features.prepared",
     "home": "flyball.api",
     "label": "flyball.api",
     "label_set": "flyball.api",
+    "lagged": "flyball.features.history",
     "look_up": "flyball.api",
+    "materialise": "flyball.api",
     "on_request": "flyball.features.requests",
     "open_home": "flyball.api",
     "pipeline": "flyball.pipelines.steps",
@@ -66,13 +81,16 @@ _HOMES = {
     "push": "flyball.api",
     "ref": "flyball.ledger.refs",
     "run": "flyball.api",
+    "running": "flyball.features.history",
     "search": "flyball.api",
+    "seasonal": "flyball.features.history",
     "settle": "flyball.api",
     "step": "flyball.pipelines.steps",
     "submit": "flyball.api",
-    "training_set": "flyball.features.training_set",
+    "training_set": "flyball.api",
     "watch": "flyball.api",
     "why": "flyball.api",
+    "windowed": "flyball.features.windows",
 }
 
 __all__ = [
@@ -84,15 +102,24 @@ __all__ = [
     "Ref",
     "Rows",
     "__version__",
+    "agreement",
+    "buckets",
+    "calendar",
     "dataset",
     "declare",
     "deploy",
+    "encoded",
+    "feature_service",
     "feature_view",
     "files",
+    "hashed",
+    "holidays",
     "home",
     "label",
     "label_set",
+    "lagged",
     "look_up",
+    "materialise",
     "on_request",
     "open_home",
     "pipeline",
@@ -100,13 +127,16 @@ __all__ = [
     "push",
     "ref",
     "run",
+    "running",
     "search",
+    "seasonal",
     "settle",
     "step",
     "submit",
     "training_set",
     "watch",
     "why",
+    "windowed",
 ]
 
 

@@ -26,13 +26,19 @@ from flyball.notebook.showing import Listing
 from flyball.platform import Platform
 
 if TYPE_CHECKING:
+    import polars as pl
     from numpy.typing import NDArray
 
     from flyball.control.loop import Loop
     from flyball.data.files import Files
     from flyball.data.rows import Rows
     from flyball.evaluation.evaluate import Evaluation
-    from flyball.features.lookup import ViewSpec
+    from flyball.features.agreement import Agreement
+    from flyball.features.keeping import Upkeep
+    from flyball.features.requests import OnRequest
+    from flyball.features.services import FeatureService
+    from flyball.features.specs import ViewSpec
+    from flyball.features.views import FeatureView
     from flyball.ledger.resources import Resource
     from flyball.ledger.runs import Run
     from flyball.ledger.search import Hit
@@ -43,14 +49,17 @@ __all__ = [
     "Dataset",
     "LabelSet",
     "Recording",
+    "agreement",
     "dataset",
     "declare",
     "deploy",
+    "feature_service",
     "files",
     "home",
     "label",
     "label_set",
     "look_up",
+    "materialise",
     "open_home",
     "predict",
     "push",
@@ -58,6 +67,7 @@ __all__ = [
     "search",
     "settle",
     "submit",
+    "training_set",
     "watch",
     "why",
 ]
@@ -115,10 +125,11 @@ def home() -> Platform:
 
 
 def dataset(name: str, **spec: Any) -> Dataset:
-    """Return a dataset by name; declare it when it is new or fields are given: `fb.dataset("x", target="y")`."""
-    known = home().resources("dataset")
-    if spec or name not in [r.name for r in known]:
-        home().declare("dataset", name, **spec)
+    """Return a dataset by name; declare it when it is new or fields are given: `fb.dataset("x", target="y")`.
+
+    Fields that are not given stay as they were; None takes one back.
+    """
+    _declared("dataset", name, spec)
     return Dataset(name, home)
 
 
@@ -159,13 +170,11 @@ def files(
 
 
 def label_set(name: str, **spec: Any) -> LabelSet:
-    """Return a set of labels by people; declare it when it is new or fields are given.
+    """Return a set of labels by people; declare it when it is new or fields are given, as with `dataset`.
 
     `fb.label_set("late-by-hand", dataset="flights", key=["id"], values=["yes", "no"])`
     """
-    at = home()
-    if spec or name not in [r.name for r in at.resources("labels")]:
-        at.declare("labels", name, **spec)
+    _declared("labels", name, spec)
     return LabelSet(name, home)
 
 
@@ -285,7 +294,7 @@ def deploy(
     Args:
         name: the deployment.
         model: a version or the name of a model; default: the model of the same name.
-        features: feature views that are looked up inside a request.
+        features: feature views that are looked up inside a request, and request-time functions.
         key: input that keeps a caller on one variant.
         rollout: how a later version is let in; see `serving.kinds.Rollout`.
         monitor: watch drift and quality; fields of `monitoring.kinds.Monitor` to say how.
@@ -298,7 +307,7 @@ def deploy(
     """
     at = home()
     target = model.name if isinstance(model, Version) else ref(model or name, "model").name
-    names = [view if isinstance(view, str) else declare_view(view) for view in features]
+    names = [view if isinstance(view, str) else at.declare_view(view).name for view in features]
     at.declare("deployment", name, model=f"{target}@champion", features=names, key=key, rollout=dict(rollout or {}))
     if monitor:
         fields = dict(monitor) if isinstance(monitor, Mapping) else {}
@@ -328,20 +337,104 @@ def label(name: str, prediction: str | Mapping[str, Any], value: Any = None) -> 
     return home().label(prediction if isinstance(prediction, Mapping) else {prediction: value})
 
 
-def push(view: Any, rows: Any) -> int:
-    """Write feature values to the online store; visible on return. Return how many were newer."""
-    from flyball.features.pushes import push as push_rows
-
-    return push_rows(_spec(view), rows, home().online)
+# -- features
 
 
-def look_up(views: Iterable[Any], **keys: Any) -> dict[str, Any]:
-    """Return the features that serving would see now for the given keys."""
-    from flyball.features.lookup import look_up as look
+def feature_service(
+    name: str, views: Sequence[FeatureView], *, owner: str | None = None, description: str = ""
+) -> FeatureService:
+    """Declare which views a model uses, each pinned to its version and to what its code computes now.
 
+    Raises:
+        InvalidInput: no view, or one twice; one is retired, or its features cannot be told.
+    """
+    service = home().feature_service(name, views, owner=owner, description=description)
+    _act()
+    return service
+
+
+def materialise(view: FeatureView | str, *, every: str | None = None) -> Upkeep:
+    """Store a view from its data set, fold in what was pushed, write it for look-ups, and measure how both agree.
+
+    What is new since the last time is all that is done; after a crash it goes on where it was.
+
+    Args:
+        view: a view, or the name of a declared one whose code is in a file of the project.
+        every: from now on by itself, so often and with each new version of its data set: `10m`. Needs such a file.
+
+    Raises:
+        NotFound: its data set has no version.
+        Conflict: what is stored is of another definition with this version; raise `version=`.
+        StepFailed, InvalidInput: it cannot be computed.
+    """
     at = home()
-    lists = {name: [value] for name, value in keys.items()}
-    found = look(at.online, [_spec(view) for view in views], lists, at.clock.now())
+    if not isinstance(view, str):
+        at.declare_view(view)
+    if every is not None:
+        name = view if isinstance(view, str) else view.name
+        spec = at.resource(Ref("feature-view", name)).spec
+        at.declare("feature-view", name, **{**spec, "materialise": {**(spec["materialise"] or {}), "every": every}})
+        _act()
+    return at.materialise(view)
+
+
+def agreement(view: FeatureView | str, *, sample: int = 1_000) -> Agreement:
+    """Compare what look-ups find for a sample of entities with what is stored, feature by feature.
+
+    Raises:
+        NotFound: nothing of it is stored yet.
+    """
+    return home().agreement(view, sample=sample)
+
+
+def training_set(
+    rows: pl.LazyFrame | pl.DataFrame,
+    features: Sequence[FeatureView | OnRequest | str],
+    at: str = "asked_at",
+    sources: Mapping[str, pl.LazyFrame] | None = None,
+    *,
+    ages: bool = False,
+    purpose: str | None = None,
+) -> pl.LazyFrame:
+    """Return the rows, in their order, with every feature as it was known at the row's own time.
+
+    A view whose source is given is computed from it; else its stored rows are joined, and what was pushed with them;
+    else it is computed from the newest version of its data set.
+
+    Args:
+        rows: one a prediction; labels and other columns stay as they are.
+        features: views, request-time functions, names of declared views.
+        at: the column with the instant at which each row would have been asked; a time with a zone.
+        sources: data set by name, as the views name theirs.
+        ages: add `<view>_age_s` for each view: seconds, Float64.
+        purpose: what it is read for, where a policy asks for it.
+
+    Raises:
+        InvalidInput: a view is retired, a source is missing, a name would be there twice, or a time has no zone.
+        Conflict: what is stored of a view is of another definition than the one given.
+        StepFailed: a view or function failed.
+    """
+    return home().training_set(rows, features, at, sources, ages=ages, purpose=purpose)
+
+
+def push(view: FeatureView | ViewSpec | str, rows: Any) -> int:
+    """Write feature values: durable, and visible to look-ups on return; trained on once they are folded in.
+
+    Args:
+        rows: one mapping or many: the entity, the event time with a zone, every feature.
+
+    Returns:
+        How many entities have a newer value; a row older than what is there changes nothing online.
+
+    Raises:
+        InvalidInput: a row is wrong, named with its number; nothing was written.
+    """
+    return home().push(view, rows)
+
+
+def look_up(views: Iterable[FeatureView | ViewSpec | str], **keys: Any) -> dict[str, Any]:
+    """Return the features that serving would see now for the given keys."""
+    found = home().look_up(views, {name: [value] for name, value in keys.items()})
     return {name: values[0] for name, values in found.items()}
 
 
@@ -418,26 +511,12 @@ def settle(timeout_s: float = _WAIT_S) -> None:
     raise Unavailable(f"there was still something to do after {timeout_s:g} s; see flyball get runs")
 
 
-def declare_view(view: Any) -> str:
-    """Declare a decorated feature view as a resource and return its name."""
+def _declared(kind: str, name: str, spec: Mapping[str, Any]) -> None:
+    """Declare a resource that is new or of which fields are given; those that are not stay as they were."""
     at = home()
-    spec = _spec(view)
-    dataset = view.source if view.source in [r.name for r in at.resources("dataset")] else None
-    text = (view.__doc__ or "").strip()
-    at.declare("feature-view", spec.name, definition=spec.to_dict(), description=text, dataset=dataset)
-    return str(spec.name)
-
-
-def _spec(view: Any) -> ViewSpec:
-    """Return a view's light description; its columns come from the newest version of its dataset."""
-    from flyball.features.lookup import ViewSpec
-
-    if isinstance(view, ViewSpec):
-        return view
-    at = home()
-    source = at.frame(f"dataset/{view.source}") if view.source in [r.name for r in at.resources("dataset")] else None
-    found: ViewSpec = view.spec(source)
-    return found
+    before = next((r.spec for r in at.resources(kind) if r.name == name), None)
+    if before is None or spec:
+        at.declare(kind, name, **{k: v for k, v in {**(before or {}), **spec}.items() if v is not None})
 
 
 def _act() -> None:

@@ -6,6 +6,8 @@ and starts another for the same run, which finds the finished steps.
 
 Two of them may never work on one run: each try has a number, which the controller writes before it starts a process
 and hands over in `FLYBALL_ATTEMPT`. A process whose number is not the newest stops.
+
+`--view NAME` instead of `--run ID` keeps a feature view up to date; the controller of feature views starts that.
 """
 
 from __future__ import annotations
@@ -42,10 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a run; return 0 when it succeeded, 1 when it failed, 3 when it was left for another process."""
     parser = argparse.ArgumentParser(prog="python -m flyball.worker", description="Carry out one run of a pipeline.")
     parser.add_argument("--home", required=True)
-    parser.add_argument("--run", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run")
+    what.add_argument("--view")
+    parser.add_argument("--cause", type=int, help="of --view: the event because of which it is done")
     given = parser.parse_args(arguments)
     # Threads of OpenMP that spin while they wait make a fit many times slower on busy processors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if given.view is not None:
+        return _keep_view(given.home, given.view, given.cause)
     try:
         with Pool(os.cpu_count() or 1, HANDLER, None) as pool:  # its interpreter starts while this one imports
             from flyball.platform import Platform
@@ -80,6 +87,20 @@ class _Bench:
 
             self._opened = Platform.open(self._home, create=False)
         return getattr(self._opened, name)
+
+
+def _keep_view(home: str, name: str, cause: int | None) -> int:
+    from flyball.governance.identity import Principal
+    from flyball.platform import Platform
+
+    control_plane = Principal("controller/feature-view", "admin")
+    try:
+        with contextlib.closing(Platform.open(home, control_plane, create=False)) as platform:
+            platform.keep_view(name, cause=cause)
+    except FlyballError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _carry_out(platform: Platform, run_id: str, pool: Pool) -> int:

@@ -4,13 +4,29 @@
 command needs it, so that `flyball --help` answers at once.
 """
 
-from flyball.cli import catalogue, contract, demo, describe, get, journal, privacy, project, run, serve, up
+from flyball.cli import (
+    catalogue,
+    contract,
+    data,
+    demo,
+    describe,
+    get,
+    journal,
+    privacy,
+    project,
+    publish,
+    quarantine,
+    run,
+    serve,
+    up,
+)
 from flyball.cli.app import app, main
 
 __all__ = [
     "app",
     "catalogue",
     "contract",
+    "data",
     "demo",
     "describe",
     "get",
@@ -18,6 +34,8 @@ __all__ = [
     "main",
     "privacy",
     "project",
+    "publish",
+    "quarantine",
     "run",
     "serve",
     "up",

@@ -1,4 +1,4 @@
-"""The project's declarations: init, plan, apply, delete; and publish, which gives a declared dataset its rows."""
+"""The project's declarations: init, plan, apply, delete."""
 
 from __future__ import annotations
 
@@ -74,33 +74,6 @@ def delete(
         return
     for text in gone:
         say(f"deleted {text}")
-
-
-@app.command()
-def publish(
-    dataset: Annotated[str, typer.Argument(help="A declared dataset.")],
-    source: Annotated[str | None, typer.Argument(help="A path or glob; default: the dataset's own source.")] = None,
-    append: Annotated[bool, typer.Option("--append", help="Put the rows behind those of the newest version.")] = False,
-    home: Home = None,
-    json: Json = False,
-) -> None:
-    """Publish rows as a dataset's next version. They must keep its contract."""
-    with opened(home) as platform, working(f"checking and publishing {dataset}"):
-        name = reference(dataset if "/" in dataset else f"dataset/{dataset}").partition("/")[2]
-        options = {"mode": "append"} if append else {}
-        found = platform.publish(name, source, **options)
-    if json:
-        from flyball.wire.native.values import version_value
-
-        report = found.report.to_dict() if found.report is not None else None
-        aside = version_value(found.quarantined) if found.quarantined is not None else None
-        emit({"version": version_value(found.version), "contract": report, "quarantined": aside})
-        return
-    say(f"{found.version.ref} has {found.version.metadata['rows']:,} rows")
-    if found.report is not None:
-        say(f"{found.report.checks} checks, {found.report.rows_failed:,} rows failed")
-    if found.quarantined is not None:
-        say(f"kept aside: {found.quarantined.ref}")
 
 
 def _documents(files: list[Path] | None) -> list[Document]:

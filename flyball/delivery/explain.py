@@ -256,6 +256,10 @@ def _resolved(event: Event, _world: Transaction) -> str:
     return f"{event.ref} is resolved" + (f": {because}" if because else "")
 
 
+def _measured(event: Event, _world: Transaction) -> str:
+    return f"{event.ref} is up to date: {event.detail.get('summary', 'it was measured')}"
+
+
 def _no_longer(event: Event, _world: Transaction) -> str:
     return f"{event.ref} is {event.action}"
 
@@ -373,13 +377,17 @@ _TELLERS: Mapping[str, _Teller] = {
     "created": _created,
     "decayed": _alarmed,
     "deleted": _deleted,
+    "disagrees": _alarmed,
     "drifting": _alarmed,
     "failed": _failed,
     "fired": _fired,
     "looked": _looked,
     "lost": _failed,
+    "measured": _measured,
     "no longer decayed": _no_longer,
+    "no longer disagrees": _no_longer,
     "no longer drifting": _no_longer,
+    "no longer stale": _no_longer,
     "passed": _passed,
     "promoted": _promoted,
     "published": _published,
@@ -391,6 +399,7 @@ _TELLERS: Mapping[str, _Teller] = {
     "rollout started": _rollout_started,
     "rollout stepped": _rollout_stepped,
     "serves": _serves,
+    "stale": _alarmed,
     "started": _started,
     "succeeded": _succeeded,
     "triggered": _triggered,

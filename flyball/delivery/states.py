@@ -20,6 +20,8 @@ def state_of(resource: Resource) -> str:
         return "failed"
     if resource.kind == "trigger" and resource.spec.get("paused"):
         return "paused"
+    if resource.kind == "feature-view" and resource.spec.get("status", "active") != "active":
+        return str(resource.spec["status"])
     found = _of_kind(resource.kind, status)
     if found in _ALARMS:
         return found
@@ -29,12 +31,15 @@ def state_of(resource: Resource) -> str:
 def reason_of(resource: Resource) -> str | None:
     """Return why the resource is not as wanted, None when nothing is the matter."""
     status = resource.status
+    failure = status.get("failure")
+    if resource.kind == "feature-view" and failure:
+        return str(failure["error"])
     conditions: Mapping[str, Any] = status.get("conditions", {})
     summaries = [str(c.get("summary", name)) for name, c in conditions.items() if isinstance(c, Mapping)]
     return status.get("error") or status.get("blocked") or status.get("waiting") or "; ".join(summaries) or None
 
 
-_ALARMS = frozenset({"decayed", "drifting", "firing", "rolling out"})
+_ALARMS = frozenset({"decayed", "disagrees", "drifting", "firing", "rolling out", "stale"})
 
 
 def _of_kind(kind: str, status: Mapping[str, Any]) -> str:
@@ -46,6 +51,10 @@ def _of_kind(kind: str, status: Mapping[str, Any]) -> str:
         return worst or ("watching" if "watching" in status else "declared")
     if kind == "alert":
         return str(status.get("state", "declared"))
+    if kind == "feature-view":
+        conditions = status.get("conditions", {})
+        worst = next((name for name in ("disagrees", "stale") if name in conditions), None)
+        return "failed" if "failure" in status else worst or ("fresh" if status.get("measured") else "declared")
     if kind == "pipeline":
         return str(status.get("last", {}).get("status", "declared"))
     if kind == "model":

@@ -1,4 +1,4 @@
-"""From a decorated view to its declaration and back: what is declared, where its code is, and whether both still agree."""
+"""From a decorated view to its declaration and back: what is declared, where its code is, whether both still agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flyball.features.views import FeatureView
 
 __all__ = ["check_declared", "declaration", "reference_of"]
 
-_OTHER_PROCESS = "flyball_file_"  # a module that was loaded by its file (`pipelines.loading`) is imported by no other way
+_BY_FILE = "flyball_file_"  # how modules are called that were loaded by their file and cannot be imported by name
 
 
 def declaration(
@@ -53,7 +53,7 @@ def reference_of(view: FeatureView, project: Path) -> str:
     try:
         path = Path(inspect.getsourcefile(function) or "").resolve().relative_to(project.resolve())
     except (ValueError, TypeError):
-        return "" if module.startswith(_OTHER_PROCESS) else f"{module}:{name}"
+        return "" if module.startswith(_BY_FILE) else f"{module}:{name}"
     if path.suffix != ".py":
         return ""
     return f"{path.as_posix()}:{name}"

@@ -121,8 +121,9 @@ class ViewKeeper:
             if resource is None:
                 return
             tries = int(resource.status.get("failure", {}).get("tries", 0)) + 1
-            failure = {"at": self._now(), "error": error, "tries": tries, "generation": resource.generation}
-            status = {**resource.status, "failure": failure, "error": error}
+            failure = {"at": self._now(), "error": error, "tries": tries}
+            failure |= {"generation": resource.generation, "seen": world.journal.last()}
+            status = {**resource.status, "failure": failure}
             world.resources.set_status(KIND, name, status, action="failed", detail={"error": error})
 
     def _measured(self, stored: StoredView, name: str) -> Agreement | None:
@@ -147,7 +148,7 @@ class ViewKeeper:
                 return
             before = dict(resource.status)
             now, stored = self._now(), done.stored
-            status: dict[str, Any] = {k: v for k, v in before.items() if k not in ("failure", "error")}
+            status: dict[str, Any] = {k: v for k, v in before.items() if k != "failure"}
             status["kept"] = {"at": now, "dataset": str(source), "generation": resource.generation}
             status["stored"] = {
                 "version": stored.number,
@@ -161,9 +162,7 @@ class ViewKeeper:
             status["columns"] = self._columns(view, source, world)
             status["conditions"] = {name: dict(condition) for name, condition in done.conditions.items()}
             for action, detail in _told(before.get("conditions", {}), done):
-                world.resources.set_status(KIND, view.name, status, action=action, detail=detail)
-                status = {**status, "told": action}
-            status.pop("told", None)
+                world.journal.note(action, str(resource.ref), detail)
             world.resources.set_status(KIND, view.name, status, action="measured", detail=_summary(done))
 
     def _columns(self, view: FeatureView, source: Ref, world: Transaction) -> dict[str, list[list[str]]]:

@@ -29,7 +29,10 @@ class Materialising(Spec):
         0.5, ge=0, lt=1, description="it is stale when more than this share of values is older than the time to live"
     )
     agree_at_least: float = Field(
-        0.99, gt=0, le=1, description="it disagrees when surely less than this share of entities is the same on- and offline"
+        0.99,
+        gt=0,
+        le=1,
+        description="it disagrees when surely fewer entities than this are online as they are stored",
     )
 
     @field_validator("every")
@@ -56,13 +59,13 @@ class FeatureView(Spec):
     )
     retired: Retired | None = Field(None, description="with a status other than active: why, and what to use instead")
     tags: list[str] = Field(default_factory=list)
-    materialise: Materialising | None = Field(None, description="keep it up to date by itself; default: when asked only")
+    materialise: Materialising | None = Field(None, description="keep it up to date by itself; default: when asked")
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> FeatureView:
         if self.materialise is not None and (not self.function or self.dataset is None):
             missing = "dataset" if self.function else "function"
-            raise ValueError(f"to materialise by itself it needs its {missing}; give function: file.py:name and dataset")
+            raise ValueError(f"to materialise it by itself its {missing} must be known; give function: and dataset:")
         return self
 
     @model_validator(mode="after")

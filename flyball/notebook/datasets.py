@@ -224,15 +224,10 @@ class Dataset:
             columns: which; default: all that both have.
             method: `profile` reads no row; `exact` reads and sorts them.
         """
-        from flyball.data.drift import drift
-
-        at = self._home()
-        sides: list[Any] = [
-            at.profile(self._ref(v)) if method == "profile" else self.frame(v, purpose=purpose) for v in (before, after)
-        ]
+        found = self._home().drift(self._ref(before), self._ref(after), columns, method=method, purpose=purpose)
         shown = {name: _distance(name) for name in ("psi", "js", "ks", "w1")}
         nulls = {"missing": lambda d: f"{d.nulls[0]:.1%} → {d.nulls[1]:.1%}", "why": lambda d: d.why}
-        return Listing(drift(*sides, columns, method=method), {"column": lambda d: d.column, **shown, **nulls})
+        return Listing(found, {"column": lambda d: d.column, **shown, **nulls})
 
     # -- contract
 

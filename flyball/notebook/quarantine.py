@@ -96,7 +96,7 @@ class Batch:
         became = f" by {self._held.actor}" if self._held.actor else ""
         outcome = f", now {self._held.outcome}" if self._held.outcome else ""
         head = f"{self.ref}: {self.state}{became}{outcome}, {self.rows:,} rows"
-        return "\n".join([head, *(f"  {text_of(sentence)}" for sentence in self.failures)])
+        return "\n".join([head, *(f"  {text_of(sentence, 200)}" for sentence in self.failures)])
 
     __repr__ = __str__
 

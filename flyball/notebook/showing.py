@@ -16,12 +16,23 @@ from flyball.data import diffs
 from flyball.data.profiles import TableProfile
 from flyball.data.profiling.values import ColumnProfile
 
-__all__ = ["Difference", "Listing", "Profile", "difference_text", "profile_cells", "profile_head", "text_of"]
+__all__ = [
+    "PROFILE_TITLES",
+    "Difference",
+    "Listing",
+    "Profile",
+    "difference_text",
+    "profile_cells",
+    "profile_head",
+    "text_of",
+]
 
 T = TypeVar("T")
 
 _WIDEST = 60  # characters of a cell
+_WIDEST_LAST = 200  # of the last one, which pushes nothing aside
 _SHOWN_COLUMNS = 8  # of a row in a difference
+
 PROFILE_TITLES = ("column", "type", "missing", "distinct", "least", "mean", "greatest", "commonest")
 
 
@@ -66,7 +77,8 @@ class Listing(list[T]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
     def _cells(self) -> list[list[str]]:
-        return [[text_of(cell(item)) for cell in self._columns.values()] for item in self]
+        *cells, last = self._columns.values()
+        return [[*(text_of(cell(item)) for cell in cells), text_of(last(item), _WIDEST_LAST)] for item in self]
 
 
 class Difference(diffs.Diff):
@@ -164,7 +176,7 @@ def profile_cells(column: ColumnProfile) -> list[str]:
     ]
 
 
-def text_of(value: Any) -> str:
+def text_of(value: Any, widest: int = _WIDEST) -> str:
     """Return a value as a cell shows it: one line, without control characters, cut when it is long."""
     if value is None:
         return "–"
@@ -172,7 +184,7 @@ def text_of(value: Any) -> str:
         value = value.isoformat(sep=" ", timespec="seconds")
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = "".join(c if c.isprintable() else "�" for c in text)
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+    return text if len(text) <= widest else text[: widest - 1] + "…"
 
 
 def _cell(number: int) -> Callable[[ColumnProfile], str]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from flyball.platform.acting import LoopActs
 from flyball.platform.authority import MAY
-from flyball.platform.data import DataActs
 from flyball.platform.home import KIND_MODULES
 from flyball.platform.journal import JournalActs
-from flyball.platform.models import ModelActs
-from flyball.platform.resources import ResourceActs
 from flyball.platform.runs import RunActs
 from flyball.platform.serving import ServingActs
 
 __all__ = ["KIND_MODULES", "MAY", "Platform"]
 
 
-class Platform(ResourceActs, DataActs, RunActs, ModelActs, ServingActs, JournalActs, LoopActs):
+class Platform(LoopActs, RunActs, ServingActs, JournalActs):
     """One home, seen by one principal. Cheap to make for another principal: `platform.as_(principal)`."""

@@ -13,6 +13,7 @@ MAY: Mapping[str, str] = {
     "rollback": "operator",
     "silence": "operator",
     "start": "operator",
+    "materialise": "operator",
     "publish": "editor",
     "record": "editor",
     "register": "editor",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 from flyball.ledger.refs import Ref, ref
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flyball.data.datasets import Published
     from flyball.data.diffs import Diff
+    from flyball.data.drift import ColumnDrift
     from flyball.data.formats import Format
     from flyball.data.labels.sets import Imported
     from flyball.data.products.managing import Moved
@@ -160,6 +161,28 @@ class DataActs(Home):
         columns = list({**dict.fromkeys(one.columns), **dict.fromkeys(two.columns)})
         return compare(one, two, self.hidden(before, columns, purpose) | self.hidden(after, columns, purpose))
 
+    def drift(
+        self,
+        before: str | Ref,
+        after: str | Ref,
+        columns: Sequence[str] | None = None,
+        *,
+        method: Literal["exact", "profile"] = "profile",
+        purpose: str | None = None,
+    ) -> list[ColumnDrift]:
+        """Return how far each column of a version is from an earlier one's: from profiles, or exactly from the rows.
+
+        Raises:
+            NotFound: no such version, or a column is not in both.
+            InvalidInput: another method, or no column in common.
+            Forbidden: `exact` reads rows, and these may not be read.
+        """
+        from flyball.data.drift import drift
+
+        if method == "exact":
+            return drift(self.frame(before, purpose=purpose), self.frame(after, purpose=purpose), columns)
+        return drift(self.profile(before), self.profile(after), columns, method=method)
+
     def version_of(self, dataset: str, version: str | int = "latest", at: datetime | None = None) -> Version:
         """Return a version of a dataset by number, alias or time. Raises NotFound."""
         with self._reading() as world:
@@ -171,6 +194,11 @@ class DataActs(Home):
         """Return batches that were kept aside, newest first."""
         self._may("read")
         return self.quarantine.all(dataset, state, limit)
+
+    def held_batch(self, dataset: str, version: str | int = "latest") -> Held:
+        """Return one batch that was kept aside. Raises NotFound."""
+        self._may("read")
+        return self.quarantine.get(dataset, version)
 
     def inspect(self, dataset: str, version: str | int = "latest", *, failing: bool = True) -> pl.LazyFrame:
         """Return the rows of a batch that was kept aside, each with the rules that it breaks. Raises as `frame`."""

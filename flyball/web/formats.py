@@ -40,14 +40,16 @@ MISSING = "–"
 # a state nobody has classified must never look healthy.
 _WORDS = {
     "ok": """healthy, ready, succeeded, finished, passed, fresh, serving, active, promoted, resolved, approved, better,
-        ok, steady, available, cached, settled, published, watching, alive, champion, not worse""",
+        ok, steady, available, cached, settled, published, watching, alive, champion, not worse, kept, fixed, same""",
     "busy": """running, started, starting, progressing, rolling out, training, materialising, canary, checking,
-        evaluating, retraining, deploying, challenger""",
-    "warn": """waiting, queued, pending, blocked, approval needed, degraded, drifting, stale, held, holding, late,
-        quarantined, no evidence, retrying, warning, exceeded, split""",
+        evaluating, retraining, deploying, challenger, incubating, added""",
+    "warn": """waiting, queued, pending, blocked, approval needed, degraded, deprecated, disagrees, drifting, stale, held, holding, late,
+        quarantined, no evidence, retrying, warning, exceeded, split, released, deprecated, removed, shifted, another,
+        other type, changed, unresolved, not shown, looks personal""",
     "bad": """failed, unhealthy, firing, decayed, rolled back, breached, error, refused, worse, corrupt, unavailable,
-        missing, rejected, dead, lost""",
-    "off": "stopped, paused, cancelled, canceled, archived, skipped, silenced, retired, deleted, disabled, expired",
+        missing, rejected, dead, lost, broken""",
+    "off": """stopped, paused, cancelled, canceled, archived, skipped, silenced, retired, deleted, disabled, expired,
+        dropped, proposed, hidden""",
 }
 STATE_TONES = {tone: tuple(word.strip() for word in words.split(",")) for tone, words in _WORDS.items()}
 _TONE_BY_WORD = {word: tone for tone, words in STATE_TONES.items() for word in words}
@@ -56,6 +58,8 @@ _PAGES = {
     "run": "/runs",
     "dataset": "/data",
     "data": "/data",
+    "data-product": "/data/products",
+    "labels": "/data/labels",
     "feature-view": "/features",
     "feature": "/features",
     "pipeline": "/pipelines",
@@ -68,6 +72,10 @@ _PAGES = {
     "prediction": "/predictions",
     "user": "/settings/people",
 }
+
+
+# Below /data these are pages of their own; a dataset that is called so stands at /datasets.
+_TAKEN = frozenset({"products", "labels"})
 
 
 def state_tone(word: str) -> str:
@@ -199,12 +207,14 @@ def ref_url(reference: Ref | str) -> str:
     """
     named = as_ref(reference)
     if named.kind == "quarantine":  # batches that were kept aside stand beside the dataset's good versions
-        return "/data/quarantine/" + quote(str(named).partition("/")[2], safe="@")
+        return "/quarantine/" + quote(str(named).partition("/")[2], safe="@")
     if named.kind == "controller":
         return "/journal?actor=" + quote(str(named), safe="")
     if named.kind not in _PAGES:
         return "/lineage/" + quote(str(named), safe="/@")
     version = "" if named.version is None else f"/{quote(named.version)}"
+    if named.kind == "dataset" and named.name in _TAKEN:
+        return f"/datasets/{quote(named.name)}{version}"
     return f"{_PAGES[named.kind]}/{quote(named.name)}{version}"
 
 

@@ -84,7 +84,9 @@ NAVIGATION = (
     Destination("settings", "Settings", "/settings", "settings", "s"),
 )
 
-_ICONS = frozenset(icon.icon for icon in NAVIGATION) | {"trigger", "alert", "environment", "policy", "user"}
+_ICONS = frozenset(icon.icon for icon in NAVIGATION) | {
+    "trigger", "alert", "environment", "policy", "user", "quarantine", "labels", "data-product", "external",
+}
 
 
 def environment(clock: Clock = SYSTEM, loader: jinja2.BaseLoader | None = None) -> jinja2.Environment:

@@ -237,7 +237,7 @@ WRONG_USE = [
     (["get", "--jsn"], 'error: no such option: --jsn; did you mean "--json"?'),
     (["predict"], "error: missing argument 'deployment'; see flyball predict --help"),
     (["get", "--limit", "0"], "error: invalid value for '--limit': Input should be greater than or equal to 1"),
-    (["get", "modles"], 'error: unknown kind "modles"; did you mean "models"? (known: alerts, datasets, '),
+    (["get", "modles"], 'error: unknown kind "modles"; did you mean "models"? (known: alerts, data-products, '),
     (["describe", "late"], 'error: "late" is not a reference; write it like deployment/late'),
     (["describe", "modl/late"], 'error: unknown kind "modl"; did you mean "Model"?'),
     (["delete", "model/no good"], "error: 'no good' cannot be a name"),

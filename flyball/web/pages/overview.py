@@ -22,7 +22,7 @@ _CHANGES = 25
 _EVENTS_LOOKED_AT = 400  # newest events among which the told ones are sought
 
 # Events that say nothing which their neighbours do not say.
-_PASSING = frozenset({"rollout started", "queued", "started", "watches", "unblocked", "blocked", "fired"})
+_PASSING = frozenset({"rollout started", "queued", "started", "watches", "unblocked", "blocked", "fired", "measured"})
 
 
 def mount(site: Site) -> None:

@@ -57,7 +57,7 @@ _HEADINGS = {
     413: "Too large",
     503: "Not at the moment",
 }
-_LINKED_KINDS = "alert|dataset|deployment|feature-view|model|monitor|pipeline|quarantine|trigger"
+_LINKED_KINDS = "alert|data-product|dataset|deployment|feature-view|labels|model|monitor|pipeline|quarantine|trigger"
 _REFERENCE = re.compile(
     rf"(?<![\w/.@-])(?:(?P<whole>(?:{_LINKED_KINDS})/[A-Za-z0-9_][\w.-]*(?:@\w+)?)"
     r"|run (?P<run>[0-9a-f]{8,32})\b|(?P<name>[A-Za-z0-9_][\w.-]*)@(?P<number>\d+))"
@@ -84,7 +84,7 @@ class Goto:
 
 @dataclass(frozen=True)
 class File:
-    """Bytes for the reader to keep (`name`), or JSON for a chart (no name)."""
+    """Bytes for the reader to keep (`name`), or (no name) to be shown: JSON for a chart, an image, a plain text."""
 
     content: bytes
     name: str | None = None
@@ -180,9 +180,9 @@ class Site:
             return RedirectResponse(answer.url, 303, {"Cache-Control": "no-store"})
         if isinstance(answer, File):
             headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+            headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
             if answer.name is not None:
                 headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(answer.name, safe='')}"
-                headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
             return Response(answer.content, 200, headers, answer.media_type)
         values = dict(answer.values)
         values.setdefault("address", _address(request))

@@ -5,6 +5,7 @@
     GET  /api/versions/KIND[/NAME] · /api/events · /api/why/KIND/NAME · /api/lineage/REF
     POST /api/plan · /api/apply · /api/runs · /api/labels · /api/rollback/NAME · /api/approve
     DELETE /api/resources/KIND/NAME · /api/runs/ID
+    what is done with data: `data.py`
 
 Handlers are plain functions, which run in a pool of threads: the ledger is synchronous. Predictions are not asked
 here but of the data plane, which answers also when this process is gone.
@@ -26,6 +27,7 @@ from flyball.errors import InvalidInput, NotFound
 from flyball.platform import Platform
 from flyball.wire.native import listings
 from flyball.wire.native.changes import Changes
+from flyball.wire.native.data import add_data
 from flyball.wire.native.failures import answer_errors
 from flyball.wire.native.guard import BODY_BYTES, Guard
 from flyball.wire.native.metrics import ControlMetrics
@@ -98,6 +100,7 @@ def make_app(
     _add_versions(app, platform)
     _add_explanations(app, platform)
     _add_acts(app, platform)
+    add_data(app, platform)
     return app
 
 
