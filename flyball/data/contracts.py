@@ -13,12 +13,11 @@ Source: https://bitol-io.github.io/open-data-contract-standard/ (v3.0.2, v3.1.0)
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from flyball.data.bitol import load_document
 from flyball.data.terms import Column, Contract, Rule
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 
@@ -42,7 +41,9 @@ def parse_document(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[s
     import pydantic
     from open_data_contract_standard.model import OpenDataContractStandard
 
-    document = dict(source) if isinstance(source, Mapping) else _load_yaml(source)
+    document = (
+        dict(source) if isinstance(source, Mapping) else load_document(source, "data contract", "ODCS", "DataContract")
+    )
     fields = _fields(OpenDataContractStandard)
     _refuse_unknown(document, fields, "the data contract")
     if document.get("kind") != "DataContract":
@@ -104,42 +105,6 @@ def read_contract(source: str | os.PathLike[str] | Mapping[str, Any], schema_nam
         strict=bool(strict),
         unenforced=tuple(unenforced),
     )
-
-
-def _load_yaml(source: str | os.PathLike[str]) -> dict[str, Any]:
-    import yaml
-
-    if isinstance(source, str) and "\n" in source:
-        where, text = "the data contract", source
-    else:
-        where = f"the data contract {os.fspath(source)}"
-        try:
-            text = Path(source).read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise NotFound(f"there is no file {os.fspath(source)}; give the path of an ODCS file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{where} cannot be read: {error}") from error
-    try:
-        document = yaml.load(text, _loader())
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise InvalidInput(f"{where} is not a document with fields; it should start with kind: DataContract")
-    return document
-
-
-@functools.cache
-def _loader() -> Any:
-    """Return a safe YAML loader that leaves `2024-01-01` a text, as it is in the JSON form of a contract."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    return Loader
 
 
 def _fields(model: Any) -> set[str]:

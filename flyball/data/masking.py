@@ -19,13 +19,12 @@ home, and nobody without the secret can try values out. It hashes the value's te
 from __future__ import annotations
 
 import hmac
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flyball.errors import Corrupt, InvalidInput
+from flyball.errors import InvalidInput
+from flyball.storage.secret import kept_secret
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,7 +33,6 @@ __all__ = ["REDACTED", "Masked", "apply", "home_key", "keyed_hash"]
 
 REDACTED = "•••"
 _KEY_FILE = "privacy.key"
-_KEY_BYTES = 32
 
 
 class Masked(Protocol):
@@ -83,26 +81,7 @@ def home_key(home: Path) -> bytes:
         InvalidInput: others may read the file.
         Corrupt: it has another length.
     """
-    path = home / _KEY_FILE
-    if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        draft = home / f".{_KEY_FILE}.{secrets.token_hex(8)}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
-            os.fsync(descriptor)
-            os.link(draft, path)  # unlike a rename it fails where another process was quicker
-        except FileExistsError:
-            pass
-        finally:
-            os.close(descriptor)
-            draft.unlink()
-    if path.stat().st_mode & 0o077:
-        raise InvalidInput(f"the secret {path} can be read by others; run: chmod 600 {path}")
-    key = path.read_bytes()
-    if len(key) != _KEY_BYTES:
-        raise Corrupt(f"the secret {path} has {len(key)} bytes, expected {_KEY_BYTES}; restore it from a backup")
-    return key
+    return kept_secret(home / _KEY_FILE)
 
 
 def keyed_hash(key: bytes, text: str) -> str:

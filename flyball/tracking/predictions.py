@@ -28,7 +28,8 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from flyball.clock import SYSTEM, Clock
-from flyball.errors import Corrupt, InvalidInput, did_you_mean, listed
+from flyball.errors import InvalidInput, did_you_mean, listed
+from flyball.storage.secret import kept_secret
 from flyball.storage.streams import OnDone, Ticket
 from flyball.storage.streams.log import Log
 
@@ -116,7 +117,7 @@ class PredictionLog:
     def set_masks(self, masks: Mapping[str, frozenset[str]]) -> None:
         """Replace all masks; holds from the next `append`. Raises as `PredictionLog` when the key file is unfit."""
         if any(masks.values()) and not self._secret:
-            self._secret = _secret(self._key_file)
+            self._secret = kept_secret(self._key_file)
         self._masks = {deployment: frozenset(columns) for deployment, columns in masks.items() if columns}
 
     def append(self, batch: PredictionBatch, on_done: OnDone | None = None) -> Ticket:
@@ -309,26 +310,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a value of type {type(value).__name__}")
-
-
-def _secret(path: Path) -> bytes:
-    """Return the key of the masks, made when it is not there; several processes agree on one."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, secrets.token_bytes(32))
-            os.fsync(descriptor)
-            os.link(draft, path)  # unlike a rename it fails where another process was quicker
-        except FileExistsError:
-            pass
-        finally:
-            os.close(descriptor)
-            draft.unlink()
-    if path.stat().st_mode & 0o077:
-        raise InvalidInput(f"the mask key {path} can be read by others; run: chmod 600 {path}")
-    secret = path.read_bytes()
-    if len(secret) != 32:
-        raise Corrupt(f"the mask key {path} has {len(secret)} bytes, expected 32; restore it from a backup")
-    return secret

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 import flyball.data.kinds  # noqa: F401 (the kinds must be known)
+from flyball.data.bitol import load_document
 from flyball.errors import InvalidInput, NotFound
 from flyball.wire.odps import read_product, write_product
-from flyball.wire.odps.documents import _loader
 
 SMALL: dict[str, Any] = {"apiVersion": "v1.0.0", "kind": "DataProduct", "id": "x", "status": "active"}
 FULL: dict[str, Any] = {
@@ -38,7 +38,7 @@ def example(shared_data: Path) -> Path:
 
 
 def test_the_official_example_comes_back_equal(shared_data: Path, schema: dict[str, Any]) -> None:
-    document = yaml.load(example(shared_data).read_text(), _loader())
+    document = load_document(example(shared_data), "data product", "ODPS", "DataProduct")
     product = read_product(example(shared_data))
     assert (product.name, product.stage) == ("customer-data-product", "incubating")
     assert product.spec["domain"] == "seller" and len(product.spec["inputs"]) == 4

@@ -10,17 +10,16 @@ Source: https://bitol-io.github.io/open-data-product-standard/ (v1.0.0).
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from flyball.data.bitol import load_document
 from flyball.data.kinds import DataProduct
 from flyball.data.products.lifecycle import STAGES, Stage, check_stage
-from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
+from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.ledger import kinds
 from flyball.ledger.refs import check_name
 from flyball.wire.odps.fields import check_fields
@@ -60,7 +59,9 @@ def read_product(source: str | os.PathLike[str] | Mapping[str, Any], name: str |
         NotFound: no such file.
         InvalidInput: not YAML, not ODPS, an unknown or missing field, or a value that cannot be.
     """
-    document = dict(source) if isinstance(source, Mapping) else _load(source)
+    document = (
+        dict(source) if isinstance(source, Mapping) else load_document(source, "data product", "ODPS", "DataProduct")
+    )
     if document.get("kind") != "DataProduct":
         raise InvalidInput(f"kind is {document.get('kind')!r}; a data product says kind: DataProduct")
     if document.get("apiVersion") not in _VERSIONS:
@@ -130,43 +131,6 @@ def write_product(name: str, spec: Mapping[str, Any], stage: Stage) -> dict[str,
     }
     _write_ours(more, ours)
     return {**document, **more}
-
-
-def _load(source: str | os.PathLike[str]) -> dict[str, Any]:
-    import yaml
-
-    where, text = "the data product", str(source)
-    if not (isinstance(source, str) and "\n" in source):
-        where = f"the data product {os.fspath(source)}"
-        try:
-            text = Path(source).read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise NotFound(f"there is no file {os.fspath(source)}; give the path of an ODPS file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{where} cannot be read: {error}") from error
-    try:
-        document = yaml.load(text, _loader())
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    except RecursionError:
-        raise InvalidInput(f"{where} is nested too deeply to be a data product") from None
-    if not isinstance(document, dict):
-        raise InvalidInput(f"{where} is not a document with fields; it should start with kind: DataProduct")
-    return document
-
-
-@functools.cache
-def _loader() -> Any:
-    """Return a safe YAML loader that leaves `2023-01-15` a text, as it is in the JSON form of a document."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    return Loader
 
 
 def _stage(rest: dict[str, Any]) -> Stage:
