@@ -225,7 +225,15 @@ class Recording:
         self._evaluated = (model, rows, found)
         return found
 
-    def register(self, name: str, model: Any, example: Any = None, note: str = "", **spec: Any) -> Version:
+    def register(
+        self,
+        name: str,
+        model: Any,
+        example: Any = None,
+        note: str = "",
+        features: FeatureService | None = None,
+        **spec: Any,
+    ) -> Version:
         """Publish the model as the next version of `model/<name>`, with what `evaluate` found on it.
 
         Args:
@@ -233,6 +241,7 @@ class Recording:
             model: the fitted model.
             example: some rows of inputs; default: from the rows that it was evaluated on.
             note: a sentence that stays with the version.
+            features: the feature service that it was trained with; it travels in the bundle, pinned.
 
         Raises:
             InvalidInput: no example is known, or the model cannot be kept.
@@ -250,6 +259,8 @@ class Recording:
             example = rows.X.head(_EXAMPLE_ROWS) if example is None else example
         if example is None:
             raise InvalidInput("give register() an example of the inputs, or evaluate the model first")
+        if features is not None:
+            options["features"] = features.pinned()
         version = at.register(name, model, example=example, run=self.id, note=note, **options)
         self._active.result(version=str(version.ref))
         _act()
@@ -281,6 +292,7 @@ def deploy(
     model: str | Version | None = None,
     *,
     features: Iterable[Any] = (),
+    service: FeatureService | str | None = None,
     key: str | None = None,
     rollout: Mapping[str, Any] | None = None,
     monitor: bool | Mapping[str, Any] = True,
@@ -295,6 +307,7 @@ def deploy(
         name: the deployment.
         model: a version or the name of a model; default: the model of the same name.
         features: feature views that are looked up inside a request, and request-time functions.
+        service: a feature service whose pinned views are looked up too.
         key: input that keeps a caller on one variant.
         rollout: how a later version is let in; see `serving.kinds.Rollout`.
         monitor: watch drift and quality; fields of `monitoring.kinds.Monitor` to say how.
@@ -308,7 +321,9 @@ def deploy(
     at = home()
     target = model.name if isinstance(model, Version) else ref(model or name, "model").name
     names = [view if isinstance(view, str) else at.declare_view(view).name for view in features]
-    at.declare("deployment", name, model=f"{target}@champion", features=names, key=key, rollout=dict(rollout or {}))
+    pinned = service.name if service is not None and not isinstance(service, str) else service
+    spec = {"features": names, "service": pinned, "key": key, "rollout": dict(rollout or {})}
+    at.declare("deployment", name, model=f"{target}@champion", **spec)
     if monitor:
         fields = dict(monitor) if isinstance(monitor, Mapping) else {}
         at.declare("monitor", name, of=f"deployment/{name}", **fields)
@@ -373,7 +388,7 @@ def materialise(view: FeatureView | str, *, every: str | None = None) -> Upkeep:
     if every is not None:
         name = view if isinstance(view, str) else view.name
         spec = at.resource(Ref("feature-view", name)).spec
-        at.declare("feature-view", name, **{**spec, "materialise": {**(spec["materialise"] or {}), "every": every}})
+        at.declare("feature-view", name, **{**spec, "materialise": {**(spec.get("materialise") or {}), "every": every}})
         _act()
     return at.materialise(view)
 

@@ -155,6 +155,9 @@ def _run(given: list[str]) -> int:
     except SystemExit:
         raise BrokenPipeError from None  # typer leaves in this way when stdout is closed, and in no other
     except typer.exceptions.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself; the message is the help
+            print(error.format_message(), file=sys.stderr)
+            return error.exit_code
         return _say(_wrong_use(error, given), error.exit_code)
     except FlyballError as error:
         if is_debugging:
@@ -190,7 +193,8 @@ def _wrong_use(error: typer.exceptions.TyperException, given: list[str]) -> str:
     wanted = getattr(error, "option_name", None)
     if message.startswith("No such command"):
         word = next((a for a in given if not a.startswith("-") and repr(a) in message), "")
-        near = did_you_mean(word, typer.main.get_command(app).list_commands(context))  # type: ignore[attr-defined]
+        group: Any = context.command if context is not None else typer.main.get_command(app)
+        near = did_you_mean(word, group.list_commands(context))
     elif wanted is not None and context is not None:
         near = did_you_mean(wanted, [name for p in context.command.params for name in p.opts])
     helped = getattr(context, "command_path", None) or "flyball"

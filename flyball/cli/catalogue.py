@@ -206,7 +206,7 @@ def show_labels(
 ) -> None:
     """Show what holds for the labelled items, now or as it was known at a time."""
     with opened(home) as platform:
-        found = platform.label_sets.table(_of(name, "labels"), _instant(at))
+        found = platform.label_table(_of(name, "labels"), _instant(at))
     counts = {word: found.filter(found["state"] == word).height for word in ("resolved", "unresolved", "waiting")}
     if json:
         emit({"counts": counts, "items": found.head(limit).to_dicts(), "next": None})
@@ -219,7 +219,7 @@ def show_labels(
 def resolve_labels(name: LabelSet, limit: Limit = _SHOWN_ROWS, home: Home = None, json: Json = False) -> None:
     """List the items that need somebody: disputed, short of labellers, or without a label."""
     with opened(home) as platform:
-        found = platform.label_sets.open_items(_of(name, "labels"), limit)
+        found = platform.open_labels(_of(name, "labels"), limit)
     if json:
         emit({"items": found.to_dicts(), "next": None})
         return

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flyball.data.sources import SourceSettings
     from flyball.storage.blobs import BlobStore
 
-__all__ = ["Admit", "ContractBroken", "Datasets", "Mode", "Published"]
+__all__ = ["Admit", "ContractBroken", "Datasets", "Mode", "Published", "columns_behind"]
 
 
 class Admitted(Protocol):
@@ -294,6 +294,18 @@ class Datasets:
         return replace(made, before=str(pair[0].ref), after=str(pair[1].ref))
 
     def _publish(self, asked: _Asked, frame: pl.LazyFrame, mode: Mode, key: Sequence[str]) -> Published:
+        from polars.exceptions import PolarsError
+
+        from flyball.data.reasons import reason_of
+
+        try:
+            return self._checked(asked, frame, mode, key)
+        except PolarsError as error:  # its message, and what it was raised from, may hold rows
+            raise InvalidInput(
+                f"dataset/{asked.name}: the rows cannot be computed: {reason_of(error)}; nothing was published"
+            ) from None
+
+    def _checked(self, asked: _Asked, frame: pl.LazyFrame, mode: Mode, key: Sequence[str]) -> Published:
         """Check the rows, write what is good of them, and publish."""
         name, spec = asked.name, asked.spec
         if self._admit is not None:
@@ -314,12 +326,13 @@ class Datasets:
             def publish(world: Transaction, done: Put) -> Published:
                 asked.confirm()
                 metadata = _metadata(spec, done.table, report, asked.note, mode, done.counts) | dict(asked.facts)
+                metadata |= columns_behind(asked.facts, done.newest)
                 carried = done.newest.metadata.get("watermark") if done.newest else None
                 if asked.watermark is not None or carried is not None:
                     metadata["watermark"] = asked.watermark if asked.watermark is not None else carried
                 quarantined = None
                 if aside is not None and aside.rows and report is not None:
-                    kept = _metadata(spec, aside, report, "failing rows")
+                    kept = _metadata(spec, aside, report, "failing rows") | columns_behind(asked.facts, None)
                     quarantined = world.versions.publish("quarantine", name, aside.digest, metadata=kept, run=asked.run)
                     metadata["quarantined"] = {"version": str(quarantined.ref), "rows": aside.rows}
                 version = world.versions.publish(
@@ -356,6 +369,7 @@ class Datasets:
     def _keep_aside(self, asked: _Asked, frame: pl.LazyFrame, report: ContractReport, mode: Mode) -> ContractBroken:
         name, table = asked.name, self._tables.write(frame)
         metadata = {"rows": table.rows, "schema": table.schema, "contract": report.to_dict(), "mode": mode}
+        metadata |= columns_behind(asked.facts, None)
         with self._ledger.write(asked.actor, asked.cause) as world:
             kept = world.versions.publish("quarantine", name, table.digest, metadata=metadata, run=asked.run)
         failed = [f"{r.id} ({r.message})" for r in report.failures]
@@ -365,6 +379,16 @@ class Datasets:
             report,
             kept,
         )
+
+
+def columns_behind(facts: Mapping[str, Any], newest: Version | None) -> dict[str, Any]:
+    """Return what a version says of where its columns come from: as its own rows do, and those that it goes behind."""
+    found: dict[str, list[Any]] = {}
+    for told in (newest.metadata if newest is not None else {}, facts):
+        for column, origins in told.get("columns", {}).items():
+            known = found.setdefault(column, [])
+            known += [list(origin) for origin in origins if list(origin) not in known]
+    return {"columns": found} if found else {}
 
 
 def _check_columns(name: str, spec: Dataset, frame: pl.LazyFrame) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flyball.errors import InvalidInput, did_you_mean, listed
+from flyball.storage.disk import full_disk_is_unavailable
 from flyball.storage.tables import Table, TableStore
 
 if TYPE_CHECKING:
@@ -52,13 +53,15 @@ class KeyedBatch:
 
         Raises:
             InvalidInput: no key, a key column that is not there or is named twice, or rows without a key.
+            Unavailable: the disk is full.
         """
         import polars as pl
 
         self.key = list(key)
         _check_key(self.key, frame.collect_schema().names())
         path = folder / "batch.parquet"
-        frame.sink_parquet(path, compression="lz4")
+        with full_disk_is_unavailable():
+            frame.sink_parquet(path, compression="lz4")
         self._frame = pl.scan_parquet(path, glob=False)
         keys = self._frame.select(self.key).with_row_index(_ROW).collect(engine="streaming")
         self.rows = keys.height

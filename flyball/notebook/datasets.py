@@ -197,9 +197,8 @@ class Dataset:
 
     def profile(self, version: str | int = "latest", *, purpose: str | None = None) -> Profile:
         """Return what a version's rows look like, as it was found when they were published; prints itself."""
-        at = self._home()
-        found = at.profile(self._ref(version))
-        return Profile(found.sketch, at.hidden(self._ref(version), list(found.columns), purpose))
+        found = self._home().profile(self._ref(version), purpose=purpose)
+        return Profile(found.sketch, found.hidden)
 
     def compare(
         self, before: str | int, after: str | int = "latest", *, purpose: str | None = None

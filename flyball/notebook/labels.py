@@ -39,7 +39,7 @@ class LabelSet:
 
     def table(self, at: datetime | None = None) -> pl.DataFrame:
         """Return what holds for each labelled item, now or as it was known at a time with a zone."""
-        return self._home().label_sets.table(self.name, at)
+        return self._home().label_table(self.name, at)
 
     def as_of(self, rows: pl.DataFrame, at: str) -> pl.DataFrame:
         """Return the rows with `label` and `label_state` as they were known at each row's own time, in column `at`."""
@@ -55,7 +55,7 @@ class LabelSet:
 
     def open_items(self, limit: int = 100) -> pl.DataFrame:
         """Return the items that need somebody: disputed, short of labellers, or without a label."""
-        return self._home().label_sets.open_items(self.name, limit)
+        return self._home().open_labels(self.name, limit)
 
     def __repr__(self) -> str:
         return f"LabelSet({self.name!r})"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cached_property
 from html import escape
 from typing import Any, TypeVar
 
@@ -100,19 +99,7 @@ class Difference(diffs.Diff):
 
 @dataclass(frozen=True, repr=False)
 class Profile(TableProfile):
-    """What the rows of a version look like; of the columns in `hidden` it shows no value."""
-
-    hidden: frozenset[str] = frozenset()
-
-    @cached_property
-    def columns(self) -> Mapping[str, ColumnProfile]:
-        """What is shown of each column, in the table's order."""
-        found = TableProfile(self.sketch).columns
-        return {name: c.without_values() if name in self.hidden else c for name, c in found.items()}
-
-    def to_dict(self, hide: Iterable[str] = ()) -> dict[str, Any]:
-        """Return all as JSON values; `hide` names further columns of which no value is shown."""
-        return TableProfile(self.sketch).to_dict(self.hidden | set(hide))
+    """What the rows of a version look like, and shows itself; of the columns in `hidden` there is no value."""
 
     def __str__(self) -> str:
         return f"{profile_head(self)}\n{self._table()}"
@@ -149,7 +136,10 @@ def difference_text(found: diffs.Diff) -> str:
     for word, mark in (("added", "+"), ("removed", "−")):
         lines += [f"    {mark} {_row(row)}" for row in found.samples.get(word, ())]
     for row in found.samples.get("changed", ()):
-        moves = [f"{name} {text_of(old)} → {text_of(new)}" for name, (old, new) in row["columns"].items()]
+        moves = [
+            f"{name} hidden" if isinstance(pair, str) else f"{name} {text_of(pair[0])} → {text_of(pair[1])}"
+            for name, pair in row["columns"].items()
+        ]
         lines.append(f"    ~ {_row(row['key'])}: {', '.join(moves[:_SHOWN_COLUMNS])}")
     return "\n".join(lines)
 

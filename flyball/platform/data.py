@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
+from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.search import Found
 from flyball.ledger.versions import Version
@@ -109,9 +109,12 @@ class DataActs(Home):
 
     def hidden(self, target: str | Ref, columns: Sequence[str], purpose: str | None = None) -> frozenset[str]:
         """Return the columns whose values whoever asks may not see as they are: all, where the rows may not be read."""
-        found = self._ref_of(target)
-        decision = self.guard.decision(found.name, columns, self.principal, purpose)
-        return frozenset(decision.masks) if decision.allowed else frozenset(columns)
+        dataset, made_of = self._behind(self._ref_of(target))
+        decision = self.guard.decision(dataset, columns, self.principal, purpose, made_of)
+        if not decision.allowed:
+            return frozenset(columns)
+        masked = {part for name in decision.masks for part in (name, name.partition(".")[0])}
+        return frozenset(columns) & masked  # of a struct with a hidden field all is hidden where only values are told
 
     def diff(
         self,
@@ -138,11 +141,15 @@ class DataActs(Home):
         hidden = self.hidden(dataset, list({**schemas[0], **schemas[1]}), purpose)
         return replace(made, samples=_without(made.samples, hidden)) if hidden else made
 
-    def profile(self, target: str | Ref, at: datetime | None = None) -> TableProfile:
+    def profile(self, target: str | Ref, at: datetime | None = None, purpose: str | None = None) -> TableProfile:
         """Return what the rows of a version look like; made when it was published, or now for an older one.
 
-        Raises NotFound.
+        Hidden columns show no value. Raises NotFound.
         """
+        found = self._profile(target, at)
+        return found.without(self.hidden(target, list(found.columns), purpose))
+
+    def _profile(self, target: str | Ref, at: datetime | None = None) -> TableProfile:
         from flyball.data.profiles import TableProfile, profile_frame
 
         found, version = self._found(target, at)
@@ -157,7 +164,7 @@ class DataActs(Home):
         """Return two versions side by side, column by column; hidden columns show no value. Raises NotFound."""
         from flyball.data.profiles import compare
 
-        one, two = self.profile(before), self.profile(after)
+        one, two = self._profile(before), self._profile(after)
         columns = list({**dict.fromkeys(one.columns), **dict.fromkeys(two.columns)})
         return compare(one, two, self.hidden(before, columns, purpose) | self.hidden(after, columns, purpose))
 
@@ -181,24 +188,25 @@ class DataActs(Home):
 
         if method == "exact":
             return drift(self.frame(before, purpose=purpose), self.frame(after, purpose=purpose), columns)
-        return drift(self.profile(before), self.profile(after), columns, method=method)
+        return drift(self._profile(before), self._profile(after), columns, method=method)
 
     def version_of(self, dataset: str, version: str | int = "latest", at: datetime | None = None) -> Version:
         """Return a version of a dataset by number, alias or time. Raises NotFound."""
         with self._reading() as world:
-            return world.versions.get("dataset", dataset, version, at)
+            found = world.versions.get("dataset", dataset, version, at)
+        return self._seen(found)
 
     # -- quarantine
 
     def held(self, dataset: str | None = None, state: Any = None, limit: int = 100) -> list[Held]:
         """Return batches that were kept aside, newest first."""
         self._may("read")
-        return self.quarantine.all(dataset, state, limit)
+        return [self._seen_batch(batch) for batch in self.quarantine.all(dataset, state, limit)]
 
     def held_batch(self, dataset: str, version: str | int = "latest") -> Held:
         """Return one batch that was kept aside. Raises NotFound."""
         self._may("read")
-        return self.quarantine.get(dataset, version)
+        return self._seen_batch(self.quarantine.get(dataset, version))
 
     def inspect(self, dataset: str, version: str | int = "latest", *, failing: bool = True) -> pl.LazyFrame:
         """Return the rows of a batch that was kept aside, each with the rules that it breaks. Raises as `frame`."""
@@ -219,7 +227,7 @@ class DataActs(Home):
         except PolarsError as error:
             raise InvalidInput(
                 f"quarantine/{dataset}@{version} is held as it was, the change cannot be made: {reason_of(error)}"
-            ) from error
+            ) from None
 
     def release(self, dataset: str, version: str | int, reason: str, **options: Any) -> Version:
         """Publish a batch although it breaks its contract; see `Quarantine.release`."""
@@ -255,6 +263,16 @@ class DataActs(Home):
         self._may("label")
         return self.label_sets.add(name, source, actor=self.actor, **options)
 
+    def label_table(self, name: str, at: datetime | None = None, purpose: str | None = None) -> pl.DataFrame:
+        """Return what holds for each labelled item; see `LabelSets.table`. Hidden parts of the key are hidden."""
+        self._may("read")
+        return self._shown(Ref("labels", name), self.label_sets.table(name, at).lazy(), purpose).collect()
+
+    def open_labels(self, name: str, limit: int = 100, purpose: str | None = None) -> pl.DataFrame:
+        """Return the items that need somebody; see `LabelSets.open_items`. Hidden parts of the key are hidden."""
+        self._may("read")
+        return self._shown(Ref("labels", name), self.label_sets.open_items(name, limit).lazy(), purpose).collect()
+
     def _ref_of(self, target: str | Ref) -> Ref:
         return ref(str(target)) if "/" in str(target) else ref(str(target), "dataset")
 
@@ -267,18 +285,27 @@ class DataActs(Home):
 
     def _shown(self, found: Ref, rows: pl.LazyFrame, purpose: str | None) -> pl.LazyFrame:
         """Return rows as whoever asks may see them, by the policies of the dataset that they come from."""
-        dataset = found.name
-        if found.kind in ("feature", "labels"):
-            kind = "feature-view" if found.kind == "feature" else "labels"
-            try:
-                dataset = self._spec(Ref(kind, found.name)).get("dataset") or found.name
-            except NotFound:
-                dataset = found.name
-        return self.guard.read(ref(dataset, "dataset").name, rows, self.principal, purpose)
+        dataset, made_of = self._behind(found)
+        return self.guard.read(dataset, rows, self.principal, purpose, made_of)
 
-    def _spec(self, target: Ref) -> Mapping[str, Any]:
+    def _behind(self, found: Ref) -> tuple[str, Mapping[str, Any] | None]:
+        """Return the dataset that rows come from, and of a view's rows which of its columns each was made of."""
+        if found.kind not in ("feature", "feature-view", "labels"):
+            return found.name, None
         with self._reading() as world:
-            return world.resources.get(target.kind, target.name).spec
+            resource = world.resources.find("labels" if found.kind == "labels" else "feature-view", found.name)
+        if resource is None:
+            return found.name, None
+        dataset = ref(str(resource.spec.get("dataset") or found.name), "dataset").name
+        return dataset, resource.status.get("columns", {}) if found.kind != "labels" else None
+
+    def _seen_batch(self, batch: Held) -> Held:
+        version = self._seen(batch.version)
+        return (
+            batch
+            if version is batch.version
+            else replace(batch, version=version, report=version.metadata.get("contract") or {})
+        )
 
 
 def _columns(version: Ref, rows: pl.LazyFrame, columns: Sequence[str] | None) -> pl.LazyFrame:
@@ -292,10 +319,14 @@ def _columns(version: Ref, rows: pl.LazyFrame, columns: Sequence[str] | None) ->
     return rows.select(columns)
 
 
-def _without(samples: Any, hidden: frozenset[str]) -> Any:
-    """Return samples of rows without the values of some columns."""
-    if isinstance(samples, Mapping):
-        return {k: "•••" if k in hidden and v is not None else _without(v, hidden) for k, v in samples.items()}
-    if isinstance(samples, list | tuple):
-        return type(samples)(_without(one, hidden) for one in samples)
-    return samples
+def _without(samples: Mapping[str, Sequence[Mapping[str, Any]]], hidden: frozenset[str]) -> dict[str, Any]:
+    """Return the samples of a difference without the values of some columns."""
+
+    def covered(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: "•••" if name in hidden and value is not None else value for name, value in row.items()}
+
+    # A changed row has two parts, its key and its columns; these words are no names of columns.
+    return {
+        word: [{part: covered(row[part]) for part in row} if word == "changed" else covered(row) for row in rows]
+        for word, rows in samples.items()
+    }

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from flyball.data.products.managing import Products
     from flyball.data.quarantine import Quarantine
     from flyball.data.usage import Usage
+    from flyball.ledger.versions import Version
     from flyball.monitoring.results import Results
     from flyball.privacy.guard import Guard
     from flyball.storage.blobs import BlobStore
@@ -160,8 +162,8 @@ class Home:
         from flyball.data.quarantine import Quarantine
 
         stores = (self.ledger, self.tables, self.blobs)
-        kept = self.datasets.agreements
-        return Quarantine(*stores, kept.of, self.home / "doomed", clock=self.clock, resolve=kept.resolve)
+        kept, admit = self.datasets.agreements, self.guard.admit
+        return Quarantine(*stores, kept.of, self.home / "doomed", clock=self.clock, resolve=kept.resolve, admit=admit)
 
     @cached_property
     def products(self) -> Products:
@@ -173,7 +175,7 @@ class Home:
     def label_sets(self) -> LabelSets:
         from flyball.data.labels.sets import LabelSets
 
-        return LabelSets(self.ledger, self.tables, self.clock)
+        return LabelSets(self.ledger, self.tables, self.clock, admit=self.guard.admit)
 
     @cached_property
     def usage(self) -> Usage:
@@ -203,6 +205,23 @@ class Home:
         role = MAY[act]
         if not self.principal.has(role):
             raise Forbidden(f"{self.principal.actor} is {self.principal.role} and may not {act}; that needs {role}")
+
+    def _seen(self, version: Version) -> Version:
+        """Return a version whose contract's report shows no value that whoever asks may not see."""
+        from flyball.privacy.reports import columns_of, without
+
+        kept = version.metadata.get("contract") if version.kind in ("dataset", "quarantine") else None
+        report = kept or {}
+        columns = columns_of(report)
+        if not columns:
+            return version
+        found = self.guard.decision(version.name, columns, self.principal)
+        hidden = (
+            columns if not found.allowed else columns & {part for n in found.masks for part in (n, n.partition(".")[0])}
+        )
+        return (
+            replace(version, metadata={**version.metadata, "contract": without(report, hidden)}) if hidden else version
+        )
 
     def _reading(self) -> AbstractContextManager[Transaction]:
         self._may("read")

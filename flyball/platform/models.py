@@ -24,13 +24,15 @@ class ModelActs(Home):
     def versions(self, kind: str, name: str | None = None, limit: int = 1000) -> list[Version]:
         """Return versions, newest first."""
         with self._reading() as world:
-            return world.versions.all(kind, name, limit)
+            found = world.versions.all(kind, name, limit)
+        return [self._seen(version) for version in found]
 
     def version(self, target: str | Ref) -> Version:
         """Return one version: `model/late@champion`, `dataset/flights@12`. Raises NotFound."""
         found = ref(str(target))
         with self._reading() as world:
-            return world.versions.get(found.kind, found.name, found.version or "latest")
+            version = world.versions.get(found.kind, found.name, found.version or "latest")
+        return self._seen(version)
 
     def aliases(self, kind: str, name: str, at: datetime | None = None) -> dict[str, int]:
         """Return where each alias points, or pointed at an instant."""
