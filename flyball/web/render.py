@@ -85,7 +85,15 @@ NAVIGATION = (
 )
 
 _ICONS = frozenset(icon.icon for icon in NAVIGATION) | {
-    "trigger", "alert", "environment", "policy", "user", "quarantine", "labels", "data-product", "external",
+    "trigger",
+    "alert",
+    "environment",
+    "policy",
+    "user",
+    "quarantine",
+    "labels",
+    "data-product",
+    "external",
 }
 
 
@@ -193,4 +201,6 @@ def _plain(value: Any) -> Any:
 
 
 def _kind_icon(kind: str) -> str:
+    if kind in ("feature", "feature-service"):
+        return "feature-view"
     return kind if kind in _ICONS else "thing"

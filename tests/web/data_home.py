@@ -65,7 +65,7 @@ def furnish(home: DataHome, folder: Path) -> None:
         "Dataset", "flights", contract=FLIGHTS_CONTRACT, event_time="sched_dep_ts", known_at="arr_ts",
         target="arr_delay", entity=["tailnum"], key=["flight_id"], owner="team/flights", domain="operations",
         tags=["gold", "flights"], description="Every flight that left New York in 2013. " + HOSTILE,
-        columns={"tailnum": {"description": "the aircraft"}, "arr_delay": {"description": "minutes, early is negative"}},
+        columns={"tailnum": {"description": "the aircraft"}, "arr_delay": {"description": "minutes; early is less"}},
         source={"files": str(shared / "nycflights13" / "flights.parquet")},
     )  # fmt: skip
     at.declare("Dataset", "airlines", domain="operations", owner="team/flights", tags=["gold"], key=["carrier"])
@@ -103,21 +103,26 @@ def _weather(home: DataHome) -> None:
     at = home.platform
     weather = pl.read_parquet(home.shared / "nycflights13" / "weather.parquet")
     contract = infer_contract(weather, name="weather")
+    origin = next(p for p in contract["schema"][0]["properties"] if p["name"] == "origin")
+    origin["quality"] = [{"type": "library", "metric": "invalidValues", "mustBe": 0,
+                          "arguments": {"validValues": ["EWR", "JFK", "LGA"]}}]  # fmt: skip
     at.declare("Dataset", "weather", contract=contract, domain="weather", owner="user/ada", on_failure="split",
                event_time="time_hour", tags=["hourly"])  # fmt: skip
     third = weather.height // 3
     at.publish("weather", weather.head(third))
     home.days(1)
-    hot = pl.when(pl.int_range(pl.len()) < 40).then(9_999.0).otherwise("temp").alias("temp")
-    with contextlib.suppress(ContractBroken):
-        at.publish("weather", weather.slice(third, third).with_columns(hot, origin=pl.lit("XXX")))
+    lost = pl.when(pl.int_range(pl.len()) < 40).then(pl.lit("XXX")).otherwise("origin").alias("origin")
+    at.publish("weather", weather.slice(third, third).with_columns(lost))
 
 
 def _hospital(home: DataHome) -> None:
     at, folder = home.platform, home.shared / "dirty" / "hospital"
     clean, dirty = (pl.read_csv(folder / f"{n}.csv", infer_schema_length=0) for n in ("clean", "dirty"))
-    at.declare("Dataset", "hospital", contract=infer_contract(clean, name="hospital"), domain="health",
-               owner="team/health", tags=["public"])  # fmt: skip
+    contract = infer_contract(clean, name="hospital")
+    for item in contract["schema"][0]["properties"]:
+        for rule in item.get("quality", []):
+            rule.pop("severity", None)  # what was only never seen otherwise warns; here it shall fail
+    at.declare("Dataset", "hospital", contract=contract, domain="health", owner="team/health", tags=["public"])
     at.publish("hospital", clean)
     home.days(1)
     with contextlib.suppress(ContractBroken):
@@ -132,7 +137,9 @@ def _files(home: DataHome, folder: Path) -> None:
     at.declare("Dataset", "digits", description="images of digits", domain="vision", tags=["images"], key=["path"])
     at.publish("digits", Files.of_images(pixels, list(np.frombuffer(names, np.uint8, offset=8)[:400])))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in zip(WORDS, ("Der Flug nach Köln hat Verspätung.\n" * 9, "飛行機が遅れています。\n" * 4, HOSTILE), strict=True):
+    for name, text in zip(
+        WORDS, ("Der Flug nach Köln hat Verspätung.\n" * 9, "飛行機が遅れています。\n" * 4, HOSTILE), strict=True
+    ):
         (folder / name).write_text(text, "utf-8")
     (folder / "page.html").write_text("<html><script>alert(1)</script></html>", "utf-8")
     (folder / "picture.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "utf-8")

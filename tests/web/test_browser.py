@@ -16,7 +16,7 @@ WAIT_MS = 20_000  # other workers may share the machine
 TOP = ["/", "/runs?show=params", "/data", "/features", "/pipelines", "/models", "/deployments", "/monitors"]
 TOP += ["/journal?verify=1", "/settings", "/runs/compare", "/search?q=income"]
 FURNISHED = [
-    "/data/adult", "/data/adult/1", "/data/quarantine/adult@1", "/features/person", "/pipelines/retrain",
+    "/data/adult", "/data/adult/1", "/quarantine/adult@1", "/features/person", "/pipelines/retrain",
     "/pipelines/triggers/retrain", "/models/income", "/models/reviewed", "/models/income/2", "/deployments/income",
     "/deployments/income/predictions", "/monitors/income", "/monitors/alerts/income-drifting", "/journal/28",
     "/why/deployment/income", "/lineage/model/income@2", "/lineage/dataset/adult", "/settings/people/alice",

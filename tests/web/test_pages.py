@@ -114,7 +114,7 @@ def test_a_page_has_the_policy_and_answers_head(client: httpx2.Client) -> None:
         ("/journal/99999", 404, "the journal has no event 99999"),
         ("/monitors/income?feature=agee", 404, "did you mean"),
         ("/monitors/income?window=99", 404, "there is no window 99"),
-        ("/data/quarantine/adult@9", 404, "quarantine/adult"),
+        ("/quarantine/adult@9", 404, "quarantine/adult"),
         ("/predictions/abc", 404, "holds no prediction"),
         ("/lineage/Model/late", 400, "is not a kind"),
         ("/why/model/nothing", 404, "knows nothing of"),
@@ -316,7 +316,7 @@ def test_a_card_is_a_fragment_whatever_is_asked(client: httpx2.Client, target: s
 
 def test_every_kind_of_reference_has_its_address() -> None:
     wanted = {
-        "quarantine/adult@1": "/data/quarantine/adult@1",
+        "quarantine/adult@1": "/quarantine/adult@1",
         "trigger/retrain": "/pipelines/triggers/retrain",
         "alert/a-b": "/monitors/alerts/a-b",
         "event/12": "/journal/12",

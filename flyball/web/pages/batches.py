@@ -43,7 +43,7 @@ class Batch:
 
 
 def batches_of(platform: Platform, name: str, limit: int = _LOOKED_AT) -> list[Batch]:
-    """Return a dataset's newest batches, oldest first: its versions and, where they were kept whole, those kept aside."""
+    """Return a dataset's newest batches, oldest first: its versions, and what was kept aside whole."""
     made = platform.versions("dataset", name, limit=limit)
     split = {str(v.metadata.get("quarantined", {}).get("version")) for v in made}
     aside = [v for v in platform.versions("quarantine", name, limit=limit) if str(v.ref) not in split]
@@ -78,7 +78,9 @@ def newest(batches: Sequence[Batch]) -> Version | None:
     return next((b.version for b in reversed(batches) if b.version.kind == "dataset"), None)
 
 
-def page_of(platform: Platform, kind: str, name: str, before: int | None, size: int) -> tuple[list[Version], int | None]:
+def page_of(
+    platform: Platform, kind: str, name: str, before: int | None, size: int
+) -> tuple[list[Version], int | None]:
     """Return a page of versions, newest first, those below `before`, and below which number the next page goes on.
 
     Versions are numbered without gaps, so each is got by its number, however many there are.
@@ -97,8 +99,8 @@ def chart(batches: Iterable[Batch]) -> dict[str, Any]:
     found = list(batches)
     checked = [b for b in found if b.share is not None]
     events = [
-        {"at": b.version.created_at.timestamp(), "label": f"{b.ref.short} {b.word}", "reason": _reason(b), "tone": b.tone,
-         "href": ref_url(b.ref)}
+        {"at": b.version.created_at.timestamp(), "label": f"{b.ref.short} {b.word}", "reason": _reason(b),
+         "tone": b.tone, "href": ref_url(b.ref)}
         for b in found
         if b.word != "passed"
     ]  # fmt: skip
@@ -117,7 +119,9 @@ def _batch(version: Version) -> Batch:
 
 
 def _reason(batch: Batch) -> str:
-    broken = [r["id"] for r in _report(batch.version).get("results", ()) if not r["passed"] and r["severity"] == "error"]
+    broken = [
+        r["id"] for r in _report(batch.version).get("results", ()) if not r["passed"] and r["severity"] == "error"
+    ]
     if not _report(batch.version):
         return "no contract guarded it"
     more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""

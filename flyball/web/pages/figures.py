@@ -113,14 +113,23 @@ def latency_over_time(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def graph(found: Graph, states: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """Return a lineage graph to draw; `states` maps references to (word, tone)."""
+def graph(
+    found: Graph, states: Mapping[str, tuple[str, str]], labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return a lineage graph to draw; `states` maps references to (word, tone), `labels` to what they are called."""
     nodes = []
     for name in found.nodes:
         word, tone = states.get(name, ("", ""))
         kind = ref(name).kind
         nodes.append(
-            {"id": name, "label": ref_label(name), "kind": kind, "state": word, "tone": tone, "href": ref_url(name)}
+            {
+                "id": name,
+                "label": (labels or {}).get(name) or ref_label(name),
+                "kind": kind,
+                "state": word,
+                "tone": tone,
+                "href": ref_url(name),
+            }
         )
     pairs = {(e.source, e.target) for e in found.edges}
     runs = {name for name in found.nodes if name.startswith("run/")}

@@ -9,12 +9,14 @@ from starlette.requests import Request
 from flyball.errors import FlyballError
 from flyball.ledger.lineage import Graph
 from flyball.ledger.refs import Ref, ref
+from flyball.ledger.versions import Version
 from flyball.platform import Platform
 from flyball.web.formats import state_tone
-from flyball.web.pages import figures
-from flyball.web.pages.site import Page, Site
+from flyball.web.pages import batches, figures
+from flyball.web.pages.column_lineage import column_graph, has_columns
+from flyball.web.pages.site import Page, Site, parameters
 
-__all__ = ["mount", "states_of"]
+__all__ = ["labels_of", "mount", "states_of"]
 
 _WAYS: dict[str, Literal["upstream", "downstream", "both"]] = {
     "both": "both",
@@ -32,8 +34,11 @@ def mount(site: Site) -> None:
     def lineage(request: Request) -> Page:
         asked = ref(f"{request.path_params['kind']}/{request.path_params['name']}")
         target = _resolved(platform, asked)
-        way = _WAYS.get(request.query_params.get("way", "both"), "both")
+        given = parameters(request, "way", "columns", "column", "indirect")
+        way = _WAYS.get(given.get("way", "both"), "both")
+        by_column = "columns" in given or "column" in given
         found = platform.lineage(target, way, limit=_NODES)
+        external = _version(platform, target) if target.kind == "external" else None
         values = {
             "title": f"Lineage of {target.short}",
             "section": None,
@@ -42,7 +47,15 @@ def mount(site: Site) -> None:
             "is_newest": target != asked and target.version is not None and asked.version is None,
             "way": way,
             "found": found,
-            "graph": figures.graph(found, states_of(platform, found)),
+            "graph": figures.graph(found, states_of(platform, found), labels_of(platform, found)),
+            "by_column": by_column,
+            "columns": (
+                column_graph(platform, target, given.get("column"), indirect="indirect" in given) if by_column else None
+            ),
+            "column": given.get("column"),
+            "indirect": "indirect" in given,
+            "has_columns": target.version is not None and has_columns(platform, target),
+            "external": external.metadata if external else None,
             "upstream": _side(platform, target, "upstream"),
             "downstream": _side(platform, target, "downstream"),
             "has_page": target.kind in _WITH_PAGES,
@@ -53,12 +66,14 @@ def mount(site: Site) -> None:
 
 
 _WITH_PAGES = frozenset(
-    {"alert", "dataset", "deployment", "feature-view", "model", "monitor", "pipeline", "quarantine", "run", "trigger"}
+    {"alert", "data-product", "dataset", "deployment", "feature-view", "labels", "model", "monitor", "pipeline"}
+    | {"quarantine", "run", "trigger"}
 )
+_VERSIONED = ("dataset", "external", "feature", "labels", "model", "quarantine")
 
 
 def states_of(platform: Platform, found: Graph) -> dict[str, tuple[str, str]]:
-    """Return (word, tone) of the nodes that have a state: how runs ended, what models' aliases say."""
+    """Return (word, tone) of the nodes that have a state: how runs ended, models' aliases, what contracts said."""
     states: dict[str, tuple[str, str]] = {}
     aliases: dict[str, dict[str, int]] = {}
     for name in list(found.nodes)[:_ASKED]:
@@ -71,6 +86,8 @@ def states_of(platform: Platform, found: Graph) -> dict[str, tuple[str, str]]:
                 if node.name not in aliases:
                     aliases[node.name] = platform.aliases("model", node.name)
                 word = next((a for a, n in aliases[node.name].items() if str(n) == node.version), "")
+            elif node.kind in ("dataset", "quarantine") and node.version:
+                word = batches.verdict(platform.version(node))
         except FlyballError:
             word = "deleted"
         if word:
@@ -78,12 +95,34 @@ def states_of(platform: Platform, found: Graph) -> dict[str, tuple[str, str]]:
     return states
 
 
+def labels_of(platform: Platform, found: Graph) -> dict[str, str]:
+    """Return what others call the tables and jobs of theirs that are in a graph; ours are called by their reference."""
+    labels: dict[str, str] = {}
+    for name in list(found.nodes)[:_ASKED]:
+        node = ref(name)
+        try:
+            if node.kind == "external":
+                labels[name] = str(platform.version(node).metadata.get("name", ""))[:60]
+            elif node.kind == "run" and (run := platform.run(node.name)).kind == "external":
+                labels[name] = run.name[:60]
+        except FlyballError:
+            continue  # deleted; states_of says so
+    return labels
+
+
+def _version(platform: Platform, target: Ref) -> Version | None:
+    try:
+        return platform.version(target)
+    except FlyballError:
+        return None
+
+
 def _resolved(platform: Platform, asked: Ref) -> Ref:
     """Return the reference as edges hold it: runs by their whole id, versions by their number."""
     try:
         if asked.kind == "run":
             return platform.run(asked.name).ref
-        if asked.kind in ("model", "dataset", "quarantine"):
+        if asked.kind in _VERSIONED:
             return platform.version(asked).ref
     except FlyballError:
         return asked

@@ -76,6 +76,7 @@ def mount(site: Site) -> None:
             "aliases": platform.aliases("model", name),
             "history": list(reversed(platform.alias_changes("model", name)))[:40],
             "serving": {d: v for d, v in _serving(platform).items() if any(one.name == name for one in v)},
+            "notices": platform.products.notices(ref=model.ref),
             "events": site.told(platform.events(ref=str(model.ref), limit=15)),
         }
         return Page("model.html", values)

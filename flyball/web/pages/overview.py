@@ -18,6 +18,7 @@ __all__ = ["mount"]
 
 _FAILED_FOR = timedelta(hours=24)  # failed runs of so long ago are still something to look at
 _FAILED_RUNS = 5
+_HELD = 10  # batches in quarantine that are told one by one
 _CHANGES = 25
 _EVENTS_LOOKED_AT = 400  # newest events among which the told ones are sought
 
@@ -118,15 +119,12 @@ def _waiting(site: Site, by_kind: dict[str, list[Resource]]) -> list[dict[str, A
                 {"word": "approval needed", "parts": parts, "href": ref_url(model.ref), "act": "look and approve",
                  "since": model.updated_at}
             )  # fmt: skip
-    for dataset in by_kind.get("dataset", []):
-        aside = site.platform.versions("quarantine", dataset.name, limit=1)
-        good = site.platform.versions("dataset", dataset.name, limit=1)
-        if aside and (not good or good[0].created_at < aside[0].created_at):
-            text = f"{aside[0].ref} broke the contract of {dataset.ref}"
-            found.append(
-                {"word": "quarantined", "parts": site.said(text), "href": ref_url(aside[0].ref),
-                 "act": "see which rows, and why", "since": aside[0].created_at}
-            )  # fmt: skip
+    for held in site.platform.held(state="held", limit=_HELD):
+        text = f"{held.ref} broke the contract of dataset/{held.version.name}"
+        found.append(
+            {"word": "quarantined", "parts": site.said(text), "href": ref_url(held.ref),
+             "act": "see which rows, and why", "since": held.version.created_at}
+        )  # fmt: skip
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
@@ -18,7 +18,10 @@ from flyball.ledger.refs import Ref
 from flyball.platform import Platform
 from flyball.web.pages.site import parameters
 
-__all__ = ["Head", "Sight", "cell", "head_of", "sight_of", "without"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Head", "Sight", "cell", "head_from", "head_of", "sight_of", "without"]
 
 _LONG_CELL = 80  # characters of a cell that a table shows
 _LONG_LIST = 12  # entries of a list in a cell
@@ -43,10 +46,11 @@ class Sight:
 
 @dataclass(frozen=True)
 class Head:
-    """The first rows of a version as texts; `reason` says why there are none."""
+    """Some rows of a version as texts, which columns are numbers; `reason` says why there are none."""
 
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    numeric: Sequence[bool] = ()
     reason: str = ""
 
 
@@ -69,7 +73,13 @@ def head_of(platform: Platform, target: Ref, sight: Sight, count: int, start: in
         frame = platform.frame(target, purpose=sight.purpose).slice(start, count).collect()
     except FlyballError as error:
         return Head(reason=str(error))
-    return Head(frame.columns, [[cell(value) for value in row] for row in frame.iter_rows()])
+    return head_from(frame)
+
+
+def head_from(frame: pl.DataFrame) -> Head:
+    """Return rows that policies have let through as a table shows them."""
+    rows = [[cell(value) for value in row] for row in frame.iter_rows()]
+    return Head(frame.columns, rows, [dtype.is_numeric() for dtype in frame.dtypes])
 
 
 def cell(value: Any) -> str:
@@ -91,7 +101,9 @@ def without(report: Mapping[str, Any] | None, sight: Sight) -> Mapping[str, Any]
     """Return a contract's report whose samples of rows do not show what is hidden."""
     if not report:
         return None
-    results = [{**result, "sample": [_masked(one, sight) for one in result.get("sample", ())]} for result in report["results"]]
+    results = [
+        {**result, "sample": [_masked(one, sight) for one in result.get("sample", ())]} for result in report["results"]
+    ]
     return {**report, "results": results}
 
 

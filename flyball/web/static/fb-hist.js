@@ -1,13 +1,16 @@
 // <fb-hist>: the reference and the live distribution of one feature as two outlines, the statistic written beside them.
+// Without "live" it is the one distribution of a column, and needs no names.
 //
-// {"unit": "min", "edges": [n+1 numbers] or "categories": [n names],
+// {"unit": "min", "edges": [n+1 numbers, or seconds with "x": "time"] or "categories": [n names],
 //  "reference": [n counts], "live": [n counts] | null, "reference_name": "flights@11", "live_name": "last 1,800 requests",
 //  "statistic": {"name": "W1", "value": 0.41, "threshold": 0.05, "verdict": "drifting", "tone": "warn"}}
 // Counts become shares, so that windows of different size compare; each count may be a float.
 import { FbChart, element, svg, ticks, tipLine } from "./fb-chart.js";
-import { number, percent, plain } from "./fb-format.js";
+import { minute, number, percent, plain } from "./fb-format.js";
 
 const FOOT_PX = 20;
+const DAY_S = 86400;
+const DAY = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" });
 
 class FbHist extends FbChart {
   isEmpty(data) { return !sum(data.reference) && !sum(data.live); }
@@ -19,7 +22,7 @@ class FbHist extends FbChart {
     const edges = data.edges ?? data.categories.map((_, at) => at).concat(data.categories.length);
     const [first, last] = [edges[0], edges.at(-1)];
     const x = (value) => 4 + ((value - first) / (last - first || 1)) * (width - 8);
-    const parts = ["reference", "live"].filter((name) => sum(data[name]));
+    const parts = sides(data).filter((name) => sum(data[name]));
     const heights = Object.fromEntries(parts.map((name) => [name, densities(data[name], data.edges ? edges : null)]));
     const most = Math.max(...parts.flatMap((name) => heights[name]));
     const y = (value) => floor - (value / most) * (floor - 6);
@@ -31,7 +34,7 @@ class FbHist extends FbChart {
       const outline = heights[name].map((value, at) => `V${y(value).toFixed(1)}H${x(edges[at + 1]).toFixed(1)}`).join("");
       picture.append(svg("path", { d: `M${x(first)} ${floor}${outline}V${floor}`, class: name }));
     }
-    picture.append(...(data.edges ? this.#numbers(x, first, last, width, height) : this.#names(data, x, width, height)));
+    picture.append(...(data.edges ? this.#numbers(data, x, first, last, width, height) : this.#names(data, x, width, height)));
     const bar = svg("rect", { y: 4, height: floor - 4, class: "hover", visibility: "hidden" });
     picture.prepend(bar);
     picture.addEventListener("pointermove", (event) => this.#point(event, picture, data, edges, x, bar));
@@ -43,9 +46,9 @@ class FbHist extends FbChart {
   #words(data) {
     const head = element("div", { className: "fb-hist-head" });
     const names = element("div", { className: "fb-legend" });
-    for (const [name, fallback] of [["reference", "reference"], ["live", "live"]]) {
+    for (const name of data.live === undefined ? [] : sides(data)) {
       const item = element("span");
-      item.append(element("i", { className: `outline ${name}` }), data[`${name}_name`] ?? fallback);
+      item.append(element("i", { className: `outline ${name}` }), data[`${name}_name`] ?? name);
       if (!sum(data[name])) item.append(" (no rows)");
       names.append(item);
     }
@@ -59,20 +62,21 @@ class FbHist extends FbChart {
       if (verdict) text.append(element("span", { className: `state tone-${tone ?? "unknown"}`, textContent: verdict }));
       head.append(text);
     }
-    return [head];
+    return head.textContent ? [head] : [];
   }
 
-  #numbers(x, first, last, width, height) {
-    return ticks(first, last, width / 70).map((at) => {
+  #numbers(data, x, first, last, width, height) {
+    const isTime = data.x === "time";
+    return (isTime ? days(first, last, width / 100) : ticks(first, last, width / 70)).map((at) => {
       const where = x(at);
       const anchor = where < 16 ? "start" : where > width - 16 ? "end" : "middle";
-      return svg("text", { x: where, y: height - 5, "text-anchor": anchor }, number(at));
+      return svg("text", { x: where, y: height - 5, "text-anchor": anchor }, isTime ? pointText(at, last - first) : number(at));
     });
   }
 
   #names(data, x, width, height) {
     const room = (width - 8) / data.categories.length;
-    const every = Math.ceil(26 / room);
+    const every = Math.ceil(32 / room);
     return data.categories.flatMap((name, at) => {
       if (at % every) return [];
       const fits = Math.max(Math.floor((room * every) / 6.5), 2);
@@ -89,8 +93,8 @@ class FbHist extends FbChart {
     bar.setAttribute("width", x(edges[at + 1]) - x(edges[at]));
     bar.setAttribute("visibility", "visible");
     const lines = [element("div", { className: "fb-tip-head", textContent: binName(data, edges, at) })];
-    for (const name of ["reference", "live"]) {
-      if (sum(data[name])) lines.push(tipLine(data[`${name}_name`] ?? name, percent(data[name][at] / sum(data[name]))));
+    for (const name of sides(data)) {
+      if (sum(data[name])) lines.push(tipLine(data[`${name}_name`] ?? (data.live === undefined ? "share" : name), percent(data[name][at] / sum(data[name]))));
     }
     const host = this.getBoundingClientRect();
     this.tip(lines, event.clientX - host.left, event.clientY - host.top);
@@ -100,15 +104,16 @@ class FbHist extends FbChart {
     const edges = data.edges ?? data.categories;
     const bins = data.edges ? edges.length - 1 : edges.length;
     const columns = [{ label: data.unit ? `bin (${data.unit})` : "bin" }];
-    for (const name of ["reference", "live"]) columns.push({ label: data[`${name}_name`] ?? name, number: true }, { label: "share", number: true });
+    for (const name of sides(data)) columns.push({ label: data[`${name}_name`] ?? (data.live === undefined ? "rows" : name), number: true }, { label: "share", number: true });
     const rows = Array.from({ length: bins }, (_, at) => [
       binName(data, edges, at),
-      ...["reference", "live"].flatMap((name) => (sum(data[name]) ? [number(data[name][at]), percent(data[name][at] / sum(data[name]))] : [null, null])),
+      ...sides(data).flatMap((name) => (sum(data[name]) ? [number(data[name][at]), percent(data[name][at] / sum(data[name]))] : [null, null])),
     ]);
     return { columns, rows };
   }
 }
 
+const sides = (data) => (data.live === undefined ? ["reference"] : ["reference", "live"]);
 const sum = (counts) => (counts ?? []).reduce((total, count) => total + count, 0);
 
 /** Shares, divided by the bin's width where bins have one, so that areas compare. */
@@ -119,7 +124,20 @@ function densities(counts, edges) {
 
 function binName(data, edges, at) {
   if (!data.edges) return data.categories[at];
+  if (data.x === "time") {
+    const span = edges.at(-1) - edges[0];
+    return `${pointText(edges[at], span)} to ${pointText(edges[at + 1], span)}`;
+  }
   return `${number(edges[at])} to ${number(edges[at + 1])}${data.unit ? ` ${data.unit}` : ""}`;
 }
+
+/** Instants from first to last, as many as wanted, apart by the same span. */
+function days(first, last, wanted) {
+  const count = Math.max(Math.floor(wanted), 2);
+  return Array.from({ length: count }, (_, at) => first + ((last - first) * at) / (count - 1));
+}
+
+/** A day, or a minute where all that is shown lies within a few days. */
+const pointText = (seconds, span) => (span > 4 * DAY_S ? DAY.format(new Date(seconds * 1000)) : minute(seconds));
 
 customElements.define("fb-hist", FbHist);
