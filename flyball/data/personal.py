@@ -20,7 +20,11 @@ __all__ = ["Finding", "findings", "luhn_holds", "mod97_holds"]
 SAMPLE_ROWS = 10_000
 _SHARE = 0.5  # of the known values, from which on a column counts as holding them
 _LEAST = 3  # values that must fit: one could be chance
+_PROBED = 48  # values looked at first, evenly spaced: a publication must not wait for thousands that fit nothing
+_PROBED_SHARE = 1 / 8  # of them, from which on all are counted; a column of which half fit has fewer once in 10^8
+# times, and one of random digits, of which one in ten passes the check of a card, seldom as many
 
+_SEPARATORS = re.compile(r"[\s\-./()]")
 _EMAIL = re.compile(r"[^@\s<>(),;:\"\[\]]{1,64}@[^@\s.]+(?:\.[^@\s.]+)+")
 _IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 _CARD = re.compile(r"\d{13,19}")
@@ -68,18 +72,33 @@ def findings(frame: pl.LazyFrame, classified: Iterable[str] = (), sample_rows: i
     if not wanted:
         return []
     sample = frame.select(wanted).head(sample_rows).collect(engine="streaming")
-    found = []
-    for name in wanted:
-        texts = [text for text in sample[name].cast(pl.String) if text]
-        for what, fits in _DETECTORS if sample[name].dtype == pl.String else _OF_NUMBERS:
-            count = sum(map(fits, texts))
-            if count >= _LEAST and count >= _SHARE * len(texts):
-                found.append(Finding(name, what, count / len(texts)))
-                break
-        else:
-            if texts and sample[name].dtype == pl.String and _NAME_COLUMN.search(_snake(name)):
-                found.append(Finding(name, "names of people", 1.0))
-    return found
+    some = sample[list(range(0, sample.height, max(1, sample.height // _PROBED)))]
+    return [found for name in wanted if (found := _finding(name, sample[name], some[name])) is not None]
+
+
+def _finding(name: str, sample: pl.Series, some: pl.Series) -> Finding | None:
+    """Return what a column holds, if anything; `some` are values of `sample`, evenly spaced."""
+    import polars as pl
+
+    is_text = sample.dtype == pl.String
+    known: list[str] | None = None
+    probed = _known(some)
+    if len(probed) < min(_PROBED // 2, sample.len()):  # mostly missing: the few that are there decide
+        probed = known = _known(sample)
+    for what, fits in _DETECTORS if is_text else _OF_NUMBERS:
+        count = sum(map(fits, probed))
+        if count and count >= _PROBED_SHARE * len(probed):
+            known = _known(sample) if known is None else known
+            count = sum(map(fits, known))
+            if count >= _LEAST and count >= _SHARE * len(known):
+                return Finding(name, what, count / len(known))
+    if probed and is_text and _NAME_COLUMN.search(_snake(name)):
+        return Finding(name, "names of people", 1.0)
+    return None
+
+
+def _known(values: pl.Series) -> list[str]:
+    return [str(value) for value in values.to_list() if value is not None and value != ""]
 
 
 def luhn_holds(digits: str) -> bool:
@@ -105,7 +124,7 @@ def mod97_holds(iban: str) -> bool:
 
 
 def _compact(text: str) -> str:
-    return re.sub(r"[\s\-./()]", "", text)
+    return text if text.isalnum() else _SEPARATORS.sub("", text)
 
 
 def _is_email(text: str) -> bool:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from flyball.clock import SYSTEM, Clock, format_instant, parse_instant
 from flyball.data.checks import Resolve
-from flyball.data.datasets import ContractBroken
+from flyball.data.datasets import Admit, ContractBroken, columns_behind
+from flyball.data.packs import packs_of
 from flyball.data.rewriting import Doomed, blobs_of, collect
 from flyball.errors import Conflict, Forbidden, InvalidInput, did_you_mean, listed
 from flyball.ledger import Ledger, Transaction
@@ -94,6 +95,7 @@ class Quarantine:
         doomed: a folder of files that remember the blobs to delete, so that a crash does not keep dropped rows.
         resolve: as `checking.check` takes it.
         publish: makes the version; default: `versions.publish`.
+        admit: which rows may be published at all; default: all.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Quarantine:
         clock: Clock = SYSTEM,
         resolve: Resolve | None = None,
         publish: Publish | None = None,
+        admit: Admit | None = None,
     ) -> None:
         self._ledger = ledger
         self._tables = tables
@@ -116,6 +119,7 @@ class Quarantine:
         self._clock = clock
         self._resolve = resolve
         self._publish = publish or _publish
+        self._admit = admit
 
     def all(self, name: str | None = None, state: State | None = None, limit: int = 100) -> list[Held]:
         """Return batches, newest first, of one dataset or of all.
@@ -190,7 +194,7 @@ class Quarantine:
             ContractBroken: it still breaks the contract; `report` says how, and it is held as it was.
         """
         held = self._still_held(name, version)
-        rows = self._changed(held, change)
+        rows = self._admitted(name, self._changed(held, change))
         contract = self._contract_of(name)
         mode = mode or _mode(held)
         report = self._report(name, rows, contract, mode) if contract is not None else None
@@ -229,7 +233,8 @@ class Quarantine:
             raise Forbidden(f"{actor} may not release quarantine/{name}; a person must, with a reason")
         _check_reason(reason, f"release quarantine/{name}@{version}")
         held = self._still_held(name, version)
-        return self._settle(held, "released", self._rows(held), mode or _mode(held), None, actor, reason, cause)
+        rows = self._admitted(name, self._rows(held))
+        return self._settle(held, "released", rows, mode or _mode(held), None, actor, reason, cause)
 
     def drop(self, name: str, version: str | int, *, actor: str, reason: str, cause: int | None = None) -> Held:
         """Delete the rows of a batch, bytes too; the version and its report stay, without the sample rows.
@@ -252,7 +257,7 @@ class Quarantine:
         empty = self._tables.write(self._tables.scan(table.digest).head(0))
         with self._ledger.write(actor, cause) as world:
             before = _take(world, held)
-            doomed.add([table.digest, *blobs_of(table)])
+            doomed.add([table.digest, *blobs_of(table), *packs_of(self._tables, table.digest)])
             metadata = {**_without_samples(before.metadata), "rows": 0, _KIND: self._decision("dropped", actor, reason)}
             after = world.versions.rewrite(
                 _KIND, name, before.number, empty.digest, metadata, action="dropped",
@@ -270,6 +275,9 @@ class Quarantine:
         from flyball.data.checking import FAILED_COLUMN
 
         return self._tables.scan(held.version.digest).drop(FAILED_COLUMN, strict=False)
+
+    def _admitted(self, name: str, rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows if self._admit is None else self._admit(name, rows).frame
 
     def _changed(self, held: Held, change: Change) -> pl.LazyFrame:
         import polars as pl
@@ -330,6 +338,7 @@ class Quarantine:
             decision = self._decision(state, actor, reason)
             metadata: dict[str, Any] = {"rows": table.rows, "size_bytes": table.size_bytes, "schema": table.schema}
             kept = {k: v for k, v in held.version.metadata.items() if k in ("event_time", "target")}
+            kept |= columns_behind(held.version.metadata, newest if mode == "append" else None)
             metadata |= {**kept, "contract": report.to_dict() if report else dict(held.report) or None, "mode": mode}
             metadata["note"] = f"{state} from {held.ref}" + (f": {reason}" if reason else "")
             try:

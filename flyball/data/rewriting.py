@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flyball.data.packs import packs_of
 from flyball.errors import Conflict, Corrupt, FlyballError, Incompatible, NotFound
 from flyball.ledger import Ledger, Transaction
 from flyball.ledger.runs import Run
@@ -22,6 +23,7 @@ from flyball.storage.tables import Table, TableStore
 from flyball.storage.tables.rewriting import Removed, Remover
 
 __all__ = [
+    "CONTRACT_DOCUMENT",
     "NOT_TABLES",
     "Doomed",
     "Refresh",
@@ -35,7 +37,9 @@ __all__ = [
 ]
 
 NOT_TABLES = frozenset({"model", "erasure"})  # kinds whose versions are known to hold something else
+CONTRACT_DOCUMENT = "contract_document"  # in a version's metadata: the blob of the contract that it was checked by
 _AT_ONCE = 200  # versions rewritten in one transaction
+_MOST = 10_000_000  # versions of a kind: all of them
 
 Refresh = Callable[[Version, Removed], Mapping[str, Any]]
 """Takes a version, still as it was, and what was removed from its table; returns the metadata it shall have."""
@@ -128,12 +132,14 @@ def sweep(
                 found.append(Swept(label, 0, digest, digest, str(error)))
             untouched.add(digest)
             continue
-        if not removed.rows:
+        if not removed.rows and removed.table.digest == digest:
             untouched.add(digest)
             continue
         found.append(Swept(label, removed.rows, digest, removed.table.digest))
         if not remover.dry_run:
-            doomed.add([digest, *blobs_of(removed.before)])
+            after = removed.table
+            packs = packs_of(remover.tables, digest) - packs_of(remover.tables, after.digest)
+            doomed.add({digest, *blobs_of(removed.before), *packs} - set(blobs_of(after)))
             doomed.add(remover.left_over)
             changed.append((kind, name, number, removed))
             if len(changed) >= _AT_ONCE:
@@ -146,7 +152,8 @@ def sweep(
 
 def refreshed(metadata: Mapping[str, Any], removed: Removed) -> dict[str, Any]:
     """Return metadata with the figures of the rows that are left."""
-    figures = {"rows": removed.table.rows, "size_bytes": removed.table.size_bytes}
+    table = removed.table
+    figures = {"rows": table.rows, "size_bytes": table.size_bytes, "schema": table.schema}
     return {**metadata, **{name: value for name, value in figures.items() if name in metadata}}
 
 
@@ -176,6 +183,10 @@ def references(ledger: Ledger, tables: TableStore, blobs: BlobStore) -> Iterator
                     yield from blobs_of(tables.read(digest))
                 except FlyballError:
                     continue  # not a table, or one whose parts cannot be told
+                yield from packs_of(tables, digest)
+        for kind in ("dataset", "quarantine"):
+            documents = (version.metadata.get(CONTRACT_DOCUMENT) for version in world.versions.all(kind, limit=_MOST))
+            yield from (str(document) for document in documents if document)
         for run in all_runs(world):
             yield from (kept.digest for kept in world.runs.artifacts(run.id))
             outputs = run.result.get("outputs", [])

@@ -35,6 +35,7 @@ __all__ = [
     "decide",
     "judge_model",
     "judge_residency",
+    "masking_of",
     "retention_of",
 ]
 
@@ -108,7 +109,7 @@ def decide(
         purpose: what for, one of the dataset's words; None: not said.
         region: where this home is; None: not said.
     """
-    applying = {name: policy for name, policy in sorted(policies.items()) if _applies(policy, facts)}
+    applying = _applying(facts, policies)
     reason = _purpose_refused(facts, applying, purpose) or _region_refused(facts, applying, region, "read")
     if reason is not None:
         return Decision(False, reason, purpose=purpose)
@@ -120,10 +121,14 @@ def decide(
     return Decision(True, masks=masks, purpose=purpose)
 
 
+def masking_of(column: str, facts: Facts, policies: Mapping[str, Policy], principal: Principal) -> Masking | None:
+    """Return how one column of a dataset is shown to `principal`, whatever the purpose; None: as it is."""
+    return _masking(column, facts.columns.get(column, ColumnFacts()), _applying(facts, policies), principal)
+
+
 def judge_residency(facts: Facts, policies: Mapping[str, Policy], region: str | None) -> str | None:
     """Return why rows of a dataset may not be written to a home in `region`, None when they may."""
-    applying = {name: policy for name, policy in sorted(policies.items()) if _applies(policy, facts)}
-    return _region_refused(facts, applying, region, "kept")
+    return _region_refused(facts, _applying(facts, policies), region, "kept")
 
 
 def judge_model(
@@ -180,6 +185,10 @@ def retention_of(facts: Facts, policies: Mapping[str, Policy]) -> tuple[timedelt
         if policy.retention and _applies(policy, facts):
             spans.append((parse_duration(policy.retention), f"policy/{name}"))
     return min(spans, key=lambda span: span[0]) if spans else None
+
+
+def _applying(facts: Facts, policies: Mapping[str, Policy]) -> dict[str, Policy]:
+    return {name: policy for name, policy in sorted(policies.items()) if _applies(policy, facts)}
 
 
 def _applies(policy: Policy, facts: Facts) -> bool:

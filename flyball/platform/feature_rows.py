@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from flyball.features.keeping import Upkeep, ViewKeeper
     from flyball.features.requests import OnRequest
     from flyball.features.specs import ViewSpec
-    from flyball.features.storing import StoredViews
     from flyball.features.views import FeatureView
     from flyball.storage.streams.log import Log, Reader
 
@@ -31,13 +30,6 @@ _LOOKED_AT = 200  # entities compared for somebody who waits for the answer
 
 class FeatureRowActs(FeatureActs):
     """What is done with the values of features."""
-
-    @cached_property
-    def stored_views(self) -> StoredViews:
-        """The rows of views that are kept."""
-        from flyball.features.storing import StoredViews
-
-        return StoredViews(self.ledger, self.tables)
 
     @cached_property
     def _push_logs(self) -> dict[str, Log]:

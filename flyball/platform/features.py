@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from flyball.features.requests import OnRequest
     from flyball.features.services import FeatureService
     from flyball.features.specs import ViewSpec
+    from flyball.features.storing import StoredViews
     from flyball.features.views import FeatureView
     from flyball.governance.policies import Masking
 
@@ -40,6 +42,13 @@ class FeatureUse:
 class FeatureActs(DataActs, ResourceActs, ModelActs):
     """What is said of features."""
 
+    @cached_property
+    def stored_views(self) -> StoredViews:
+        """The rows of views that are kept."""
+        from flyball.features.storing import StoredViews
+
+        return StoredViews(self.ledger, self.tables)
+
     # -- declaring
 
     def declare_view(self, view: FeatureView | OnRequest, **more: Any) -> Resource:
@@ -51,19 +60,25 @@ class FeatureActs(DataActs, ResourceActs, ModelActs):
         Raises:
             InvalidInput: its features cannot be told, because its data set has no version and it was never computed;
                 or a function that cannot be kept, see `features.functions.keep_function`.
+            Conflict: rows of another definition with this version are stored; raise `version=`.
         """
         from flyball.features.declaring import declaration, reference_of
         from flyball.features.functions import keep_function
+        from flyball.features.offline import check_fits
         from flyball.features.requests import OnRequest
 
         self._may("apply")
         before = self._declared(view.name)
         if isinstance(view, OnRequest):
-            kept = keep_function(view, self.home)
+            function = keep_function(view, self.home)
             text = " ".join((view.function.__doc__ or "").split())
-            spec = {"description": text, "digest": kept.digest, "text": view.text}
-            return self.declare(VIEW, view.name, **{**(before or {}), **spec, "definition": kept.to_dict(), **more})
-        found = declaration(view, self.view_spec(view), before, reference_of(view, self.project))
+            spec = {"description": text, "digest": function.digest, "text": getattr(view, "made", "") or view.text}
+            return self.declare(VIEW, view.name, **{**(before or {}), **spec, "definition": function.to_dict(), **more})
+        described = self.view_spec(view)
+        kept = self.stored_views.newest(view.name, view.version)
+        if kept is not None:
+            check_fits(kept, view, described)
+        found = declaration(view, described, before, reference_of(view, self.project))
         if self._has_dataset(view.source):
             found["dataset"] = view.source
         return self.declare(VIEW, view.name, **{**found, **more})

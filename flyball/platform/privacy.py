@@ -29,6 +29,7 @@ class PrivacyActs(Home):
     def erase(self, value: int | str, columns: Iterable[str], *, dry_run: bool = False) -> Erased:
         """Take a subject out of every place of the home; see `privacy.erasure`. Raises InvalidInput, Unavailable."""
         self._may("erase")
+        self.usage.flush()  # what is counted in memory would be written after everything was cleaned
         return self._eraser().erase(value, columns, dry_run=dry_run)
 
     def resume_erasures(self) -> list[Erased]:

@@ -5,10 +5,11 @@ before the tables that name them), and tables go last, because from them an inte
 about: the request keeps a keyed hash only, so that a crash leaves no personal data in it. Every place can be done again
 without harm. One erasure runs at a time in a home; a second waits.
 
-    request → printed logs → online → logs → predictions, labels → runs, models, metadata → tables
-            → online again → replaced blobs and orphans → databases compacted → last look → certificate
+    request → printed texts → online → logs → predictions, labels → runs, models, contracts, metadata → tables
+            → online again → packs of files → replaced blobs and orphans → databases compacted → last look → certificate
 
-Models that learnt from the subject's rows are named in the certificate, not deleted.
+Models that learnt from the subject's rows are named in the certificate, not deleted; so are versions that were made
+from them and have no column that names the subject, such as totals.
 """
 
 from __future__ import annotations
@@ -207,6 +208,7 @@ class Eraser:
                 "removed": dict(sorted(places.removed.items())),
                 "versions": [swept._asdict() for swept in places.versions if not swept.problem],
                 "models_that_learnt_from_it": places.models,
+                "made_from_it": places.derived,
                 "blobs_deleted": places.blobs_deleted,
                 "left": places.left,
                 "complete": not places.left,

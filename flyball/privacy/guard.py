@@ -7,20 +7,17 @@ and what was decided is done. Whoever reads or writes rows for somebody goes thr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flyball import settings
 from flyball.data import masking
-from flyball.data.classification import notes_of
-from flyball.data.kinds import Dataset
 from flyball.data.personal import findings
 from flyball.errors import Forbidden
 from flyball.governance.identity import Principal
 from flyball.governance.kinds import Policy
 from flyball.governance.policies import (
-    ColumnFacts,
     Decision,
     Facts,
     decide,
@@ -31,6 +28,7 @@ from flyball.governance.policies import (
 from flyball.governance.settings import GovernanceSettings
 from flyball.ledger import Ledger, Transaction
 from flyball.ledger.refs import Ref
+from flyball.privacy.inheritance import MadeOf, World
 from flyball.privacy.suppression import suppression_of
 
 if TYPE_CHECKING:
@@ -67,28 +65,49 @@ class Guard:
         return settings.load(GovernanceSettings, "governance", self._home).region
 
     def decision(
-        self, dataset: str, columns: Iterable[str], principal: Principal, purpose: str | None = None
+        self,
+        dataset: str,
+        columns: Iterable[str],
+        principal: Principal,
+        purpose: str | None = None,
+        made_of: MadeOf | None = None,
     ) -> Decision:
         """Return whether a dataset may be read, and which of its columns are masked how; for pages and profiles too.
 
         Args:
             columns: of the frame that is to be read; a dataset that is not declared has no notes, policies by name,
                 column or kind hold all the same.
+            made_of: which columns each was made of, whose masks it has too; default: as the dataset's newest version
+                says.
         """
         with self._ledger.read() as world:
-            return decide(self._facts(dataset, columns, world), _policies(world), principal, purpose, self.region)
+            policies = _policies(world)
+            known = World(world, self._project, policies)
+            facts = known.facts(dataset, columns, made_of)
+            found = decide(facts, policies, principal, purpose, self.region)
+            if not found.allowed:
+                return found
+            return replace(found, masks=known.masks(facts, principal, made_of))
 
-    def read(self, dataset: str, frame: pl.LazyFrame, principal: Principal, purpose: str | None = None) -> pl.LazyFrame:
+    def read(
+        self,
+        dataset: str,
+        frame: pl.LazyFrame,
+        principal: Principal,
+        purpose: str | None = None,
+        made_of: MadeOf | None = None,
+    ) -> pl.LazyFrame:
         """Return the frame as `principal` may see it; masking stands at its source, nothing is computed.
 
         Args:
             dataset: whose rows these are; of a quarantine or a stored view, the dataset that they come from.
             purpose: what the rows are read for; where the dataset or a policy asks for one it must be given.
+            made_of: as `decision` takes it.
 
         Raises:
             Forbidden: the purpose or the region does not allow it; the message says what does.
         """
-        found = self.decision(dataset, frame.collect_schema().names(), principal, purpose)
+        found = self.decision(dataset, frame.collect_schema().names(), principal, purpose, made_of)
         if not found.allowed:
             raise Forbidden(found.reason)
         if not found.masks:
@@ -105,8 +124,9 @@ class Guard:
             Forbidden: the dataset's rows may not be kept in this home's region.
         """
         with self._ledger.read() as world:
-            facts = self._facts(dataset, frame.collect_schema().names(), world)
-            refused = judge_residency(facts, _policies(world), self.region)
+            policies = _policies(world)
+            facts = World(world, self._project, policies).facts(dataset, frame.collect_schema().names())
+            refused = judge_residency(facts, policies, self.region)
         if refused is not None:
             raise Forbidden(refused)
         metadata: dict[str, Any] = {}
@@ -139,30 +159,15 @@ class Guard:
             wanted = list(inputs)
             resource = world.resources.find("model", model)
             tags = frozenset(str(tag) for tag in (resource.spec.get("tags", []) if resource else []))
-            sources = [self._facts(name, wanted, world) for name in sorted(names)]
+            known = World(world, self._project, policies)
+            sources = [known.facts(name, wanted) for name in sorted(names)]
         return judge_model(Facts(model, "model", tags), wanted, sources, policies)
 
     def retention(self, dataset: str) -> tuple[timedelta, str] | None:
         """Return how long rows of a dataset are kept, and who says so; None: for ever."""
         with self._ledger.read() as world:
-            return retention_of(self._facts(dataset, (), world), _policies(world))
-
-    def _facts(self, dataset: str, columns: Iterable[str], world: Transaction) -> Facts:
-        resource = world.resources.find("dataset", dataset)
-        spec = Dataset.model_validate(resource.spec) if resource else Dataset.model_validate({})
-        contract = str(self._project / spec.contract) if isinstance(spec.contract, str) else spec.contract
-        notes = notes_of(spec, contract)
-        found = {name: ColumnFacts() for name in columns} | {n: ColumnFacts(*note) for n, note in notes.items()}
-        return Facts(
-            dataset,
-            "dataset",
-            frozenset(spec.tags),
-            spec.domain,
-            tuple(spec.purposes),
-            spec.residency,
-            spec.retention,
-            found,
-        )
+            policies = _policies(world)
+            return retention_of(World(world, self._project, policies).facts(dataset, ()), policies)
 
 
 def _policies(world: Transaction) -> dict[str, Policy]:

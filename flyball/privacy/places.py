@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from flyball.data.packs import packs_with, repack
 from flyball.data.rewriting import Doomed, Swept, collect, references, refreshed, sweep
 from flyball.errors import Unavailable
 from flyball.ledger import Ledger, Transaction
@@ -16,6 +18,7 @@ from flyball.ledger.refs import ref
 from flyball.ledger.runs import Run
 from flyball.ledger.versions import Version
 from flyball.privacy import views
+from flyball.privacy.derived import made_from, other_names
 from flyball.privacy.documents import Cleaner
 from flyball.privacy.online import Views, views_of
 from flyball.privacy.orphans import orphans_of, workshops_of
@@ -31,7 +34,16 @@ from flyball.tracking.live import REWRITTEN
 
 __all__ = ["Places"]
 
+_TRAFFIC = {"predictions": "predictions", "labels": "labels of predictions"}  # label sets are versions: "labels"
 _PASSES = 5  # over the versions, for those that were published meanwhile
+
+
+class _Sweep(NamedTuple):
+    """Whom to look for, with what, and in which versions (kind, name); None: in all."""
+
+    who: Subject
+    remover: Remover
+    places: frozenset[tuple[str, str]] | None
 
 
 class Places:
@@ -65,16 +77,18 @@ class Places:
         self.looked_at: dict[str, int] = {}
         self.versions: list[Swept] = []
         self.models: list[str] = []
+        self.derived: list[str] = []
         self.blobs_deleted = 0
         self.left: list[str] = []
 
     def erase(self, who: Subject) -> None:
         """Take a subject out of every place; what was replaced is deleted by `clean_up`."""
-        remover = Remover(self._tables, self._blobs, who.condition, dry_run=True)
-        held = [swept for swept in self._swept(remover, who) if swept.rows]
+        sweeps = self._sweeps(who)
+        held = [swept for work in sweeps for swept in self._swept(work) if swept.rows]
         held += self._done_before()
         self.models = self._models_of({swept.version for swept in held})
         with self._ledger.read() as world:
+            self.derived = made_from(world, {swept.version for swept in held})
             digests = world.versions.digests()
             known = Views(views_of(world, self._home / "serving" / "snapshot.json"), who)
             fields = {r.name: r.spec.get("key") for r in world.resources.all("deployment")}
@@ -83,14 +97,13 @@ class Places:
         self._printed(who)
         self._logs_and_online(who, known, [d for _, _, _, d in digests])
         for name, found in erase_traffic(self._home / "traffic", who, fields, dry_run=self._dry_run).items():
-            self._count(name, found.rows)
+            self._count(_TRAFFIC[name], found.rows)
             self._damaged(found.damaged, f"traffic/{name}")
         self._kept(who, since)
-        remover.dry_run = self._dry_run
-        self._tables_without(remover, who)
+        self._tables_without(sweeps)
         if not self._dry_run:
             self._count("online", sum(known.erase(self._online).values()))
-            if self.removed["predictions"] or self.removed["labels"]:  # whoever keeps a copy in memory reads anew
+            if any(self.removed[place] for place in _TRAFFIC.values()):  # whoever keeps a copy in memory reads anew
                 (self._home / "traffic" / REWRITTEN).write_text(secrets.token_hex(8), encoding="ascii")
 
     def clean_up(self, who: Subject | None) -> None:
@@ -108,6 +121,7 @@ class Places:
             unfinished = workshops_of(self._home / "blobs" / "workshops", who)
             if unfinished:
                 self.left.append(f"{unfinished} files of publishers who have not finished; erase again when they have")
+        self._repack()
         self.blobs_deleted, stay = collect(self._ledger, self._tables, self._blobs, self._doomed)
         if stay and who is not None:
             self.left += [
@@ -122,7 +136,7 @@ class Places:
 
     def _printed(self, who: Subject) -> None:
         if who.raw is not None:
-            self._count("printed logs", redact_files(self._home / "logs", who.raw, dry_run=self._dry_run))
+            self._count("printed logs", redact_files(self._home, who.raw, dry_run=self._dry_run))
 
     def _logs_and_online(self, who: Subject, known: Views, digests: list[str]) -> None:
         """Learn keys of the online store from logs and tables; take them out of the store, then out of the logs."""
@@ -156,16 +170,42 @@ class Places:
         became = {s.before: s.after for s in self._done_before() if s.version.startswith("model/")}
         if became and not self._dry_run:
             _replace_in(self._home / "serving" / "snapshot.json", became)
+        self._count("contracts", keeper.contracts())
         self._count("metadata", keeper.metadata())
+        self._count("statuses", keeper.statuses())
         self._count("journal", keeper.journal())
         self.left += keeper.left
 
-    def _tables_without(self, remover: Remover, who: Subject) -> None:
+    def _sweeps(self, who: Subject) -> list[_Sweep]:
+        """Return what to look for in which versions: in some the columns called otherwise, then its own in all.
+
+        Its own come last, because by them an interrupted erasure finds out whom it was about.
+        """
+        with self._ledger.read() as world:
+            names = other_names(world, who)
+        found = []
+        for columns in sorted(set(names.values()), key=sorted):
+            more = replace(who, columns=columns)
+            places = frozenset(place for place, called in names.items() if called == columns)
+            found.append(_Sweep(more, self._remover(more), places))
+        return [*found, _Sweep(who, self._remover(who), None)]
+
+    def _remover(self, who: Subject) -> Remover:
+        return Remover(self._tables, self._blobs, who.condition, dry_run=True, retype=who.types)
+
+    def _tables_without(self, sweeps: list[_Sweep]) -> None:
         """Rewrite versions until a pass finds none: somebody may publish meanwhile."""
+        if self._dry_run:
+            with self._ledger.read() as world:
+                digests = [v[3] for v in world.versions.digests()]
+            packs = packs_with(self._tables, digests, sweeps[-1].who.condition)
+            self._count("packs of files", len(packs))
+        for work in sweeps:
+            work.remover.dry_run = self._dry_run
         for _ in range(1 if self._dry_run else _PASSES):
-            swept = self._swept(remover, who)
+            swept = [one for work in sweeps for one in self._swept(work)]
             told = [f"{s.version} could not be read: {s.problem}" for s in swept if s.problem]
-            self.left += [sentence for sentence in told if sentence not in self.left]
+            self.left += [sentence for sentence in dict.fromkeys(told) if sentence not in self.left]
             if self._dry_run:
                 self.versions = [s for s in swept if s.rows]
             for one in swept:
@@ -174,12 +214,29 @@ class Places:
                 break
         if not self._dry_run:
             self.versions = self._done_before()
-            became = {swept.before: swept.after for swept in self.versions}
-            views.follow_sources(
-                self._ledger, self._tables, became, actor=self._actor, action="erased", detail=self._detail()
-            )
+            self._follow({swept.before: swept.after for swept in self.versions})
 
-    def _swept(self, remover: Remover, who: Subject) -> list[Swept]:
+    def _repack(self) -> None:
+        """Take the bytes of files out of packs whose rows are gone."""
+        done = repack(
+            self._ledger,
+            self._tables,
+            self._blobs,
+            self._doomed.add,
+            actor=self._actor,
+            action="erased",
+            detail=self._detail(),
+        )
+        self._count("packs of files", done.packs)
+        self._follow(done.became)
+
+    def _follow(self, became: Mapping[str, str]) -> None:
+        views.follow_sources(
+            self._ledger, self._tables, became, actor=self._actor, action="erased", detail=self._detail()
+        )
+
+    def _swept(self, work: _Sweep) -> list[Swept]:
+        who, remover, places = work
         cleaner = Cleaner(who)
 
         def refresh(version: Version, removed: Removed) -> Mapping[str, Any]:
@@ -196,6 +253,7 @@ class Places:
             self._doomed,
             actor=self._actor,
             action="erased",
+            wanted=lambda kind, name: places is None or (kind, name) in places,
             refresh=refresh,
             detail=self._detail(),
             cause=self._request.event if self._request is not None else None,

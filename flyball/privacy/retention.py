@@ -18,6 +18,7 @@ import polars as pl
 
 from flyball.clock import SYSTEM, Clock, format_instant
 from flyball.data.kinds import Dataset
+from flyball.data.packs import repack
 from flyball.data.retention import cutoff, older_than
 from flyball.data.rewriting import Doomed, Swept, collect, refreshed, sweep
 from flyball.errors import FlyballError, InvalidInput
@@ -115,11 +116,18 @@ class Retention:
         with alone(self._home / "erasures", self._wait_s):
             doomed = Doomed(self._home / "erasures" / "retention.doomed")
             found = self._all(doomed)
+            self._repack(doomed)
             collect(self._ledger, self._tables, self._blobs, doomed)
             doomed.close()
             if any(expired.predictions or expired.labels for expired in found):
                 (self._home / "traffic" / REWRITTEN).write_text(format_instant(self._clock.now()), encoding="ascii")
             return found
+
+    def _repack(self, doomed: Doomed) -> None:
+        """Take the bytes of files out of packs whose rows are gone."""
+        stores = (self._ledger, self._tables, self._blobs)
+        done = repack(*stores, doomed.add, actor=self._actor, action="expired", detail={})
+        views.follow_sources(self._ledger, self._tables, done.became, actor=self._actor, action="expired", detail={})
 
     def _all(self, doomed: Doomed | None) -> list[Expired]:
         with self._ledger.read() as world:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from flyball.data.rewriting import Doomed, all_runs
+from flyball.data.rewriting import CONTRACT_DOCUMENT, Doomed, all_runs
 from flyball.errors import FlyballError
 from flyball.ledger import Ledger
 from flyball.ledger.journal import REDACTED
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Keeper"]
 
 _OPAQUE = frozenset({"pickle", "bytes", "npy"})
+_ALL = 10_000_000  # versions of a kind
 _AT_ONCE = 100  # runs rewritten in one transaction
 
 
@@ -258,6 +259,59 @@ class Keeper:
             if found_in(self._blobs.get(entry["digest"]), self._subject.raw):
                 self.left.append(f"{version.ref} holds the value in {path}: it learnt it; train it anew")
 
+    def contracts(self) -> int:
+        """Take the subject out of the contracts that versions were checked by; return how many places that were.
+
+        A contract in a declaration is what people want, and theirs to change: what is left there is told.
+        """
+        became: dict[str, str] = {}
+        total = 0
+        with self._ledger.read() as world:
+            versions = [v for kind in ("dataset", "quarantine") for v in world.versions.all(kind, limit=_ALL)]
+            resources = world.resources.all()
+        for version in versions:
+            digest = version.metadata.get(CONTRACT_DOCUMENT)
+            if not isinstance(digest, str) or not self._blobs.has(digest):
+                continue
+            before = self._cleaner.removed
+            document = orjson.loads(self._blobs.get(digest))
+            cleaned = self._cleaner.clean(document, rows=False)
+            if cleaned is document:
+                continue
+            if digest not in became:
+                total += self._cleaner.removed - before
+                became[digest] = "" if self._dry_run else self._blobs.put(_canonical(cleaned))
+            if not self._dry_run:
+                self._doomed.add([digest])
+                metadata = {**version.metadata, CONTRACT_DOCUMENT: became[digest]}
+                with self._ledger.write(self._actor) as world:
+                    detail = {"rows": 0, **self._request}
+                    world.versions.rewrite(*_place(version), version.digest, metadata, detail=detail)
+        for resource in resources:
+            counting = Cleaner(self._subject)
+            counting.clean(dict(resource.spec), rows=False)
+            if counting.removed:
+                self.left.append(f"{resource.ref} says the value in its declaration; change it there and apply it")
+        return total
+
+    def statuses(self) -> int:
+        """Take the subject out of what controllers noted of resources; return how many places that were."""
+        total = 0
+        with self._ledger.read() as world:
+            resources = world.resources.all()
+        for resource in resources:
+            before = self._cleaner.removed
+            cleaned = self._cleaner.clean(dict(resource.status), rows=False)
+            places = self._cleaner.removed - before
+            total += places
+            if places and not self._dry_run:
+                with self._ledger.write(self._actor) as world:
+                    detail = {"rows": 0, "places": places, **self._request}
+                    world.resources.set_status(
+                        resource.kind, resource.name, cleaned or {}, action="erased", detail=detail
+                    )
+        return total
+
     def metadata(self) -> int:
         """Take the subject out of what versions say of themselves; return how many places that were."""
         total = 0
@@ -312,6 +366,10 @@ class Keeper:
         cleaned = self._cleaner.clean(document, rows=rows)
         counts[where] += self._cleaner.removed - before
         return cleaned
+
+
+def _canonical(document: Any) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
 def _place(version: Version) -> tuple[str, str, int]:

@@ -8,6 +8,7 @@ The subject is a text. It is the same as a value when the value is that text, or
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -53,8 +54,8 @@ class Subject:
     @cached_property
     def needles(self) -> tuple[bytes, ...]:
         """What a JSON document must contain one of, to be about the subject."""
-        quoted = orjson.dumps(self.text)[1:-1]
-        return (quoted, *(h.encode() for h in self.hashes))
+        quoted = {orjson.dumps(self.text)[1:-1], json.dumps(self.text)[1:-1].encode()}
+        return (*sorted(quoted), *(h.encode() for h in self.hashes))
 
     @property
     def raw(self) -> bytes | None:
@@ -72,6 +73,16 @@ class Subject:
 
         tests = [test for name in sorted(self.columns) if (test := self._test(name, schema)) is not None]
         return pl.any_horizontal(tests) if len(tests) > 1 else tests[0] if tests else None
+
+    def types(self, schema: pl.Schema) -> dict[str, pl.DataType]:
+        """Return the types without the subject of columns whose type names it: an Enum holds all that may occur."""
+        import polars as pl
+
+        return {
+            name: pl.Enum(dtype.categories.filter(dtype.categories != self.text))
+            for name, dtype in schema.items()
+            if name in self.columns and isinstance(dtype, pl.Enum) and self.text in dtype.categories
+        }
 
     def _test(self, name: str, schema: pl.Schema) -> pl.Expr | None:
         found = column_of(name, schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -52,6 +53,23 @@ def test_real_tables_about_no_contacts_raise_no_alarm(shared_data: Path) -> None
 def test_the_phone_numbers_of_the_hospital_table_are_found(shared_data: Path) -> None:
     frame = pl.scan_csv(shared_data / "dirty" / "hospital" / "clean.csv", infer_schema=False)
     assert all(f.column != "ProviderNumber" for f in findings(frame))
+
+
+def test_a_column_that_half_fits_is_found_and_one_that_fits_less_is_not() -> None:
+    rng = np.random.default_rng(0)
+    for share, wanted in ((0.52, ["e-mail addresses"]), (0.45, [])):
+        is_mail = rng.permutation(np.arange(10_000) < share * 10_000)
+        mails = [f"u{i}@example.org" if mail else f"order {i}" for i, mail in enumerate(is_mail)]
+        found = findings(pl.LazyFrame({"contact": mails}))
+        assert [f.what for f in found] == wanted
+        assert [round(f.share, 2) for f in found] == [0.52][: len(wanted)]
+
+
+def test_few_values_among_many_missing_ones_are_looked_at_all() -> None:
+    holes: list[str | None] = [None] * 9_000
+    holes[7:40:8] = ["a@b.org", "c@d.org", "", "e@f.org", "g@h.org"]
+    found = findings(pl.LazyFrame({"contact": holes}))
+    assert [(f.what, f.share) for f in found] == [("e-mail addresses", 1.0)]
 
 
 def test_an_empty_table_and_one_of_nulls_say_nothing() -> None:

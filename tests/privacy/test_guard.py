@@ -27,7 +27,7 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 
 
 def read(platform: Platform, who: Principal, purpose: str | None = None) -> pl.DataFrame:
-    return platform.guard.read("people", platform.frame("people"), who, purpose).collect()
+    return platform.guard.read("people", platform.datasets.frame("people"), who, purpose).collect()
 
 
 def test_a_viewer_sees_no_personal_column_and_an_editor_does(platform: Platform) -> None:

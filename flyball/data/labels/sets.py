@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flyball.clock import SYSTEM, Clock
+from flyball.data.datasets import Admit
 from flyball.data.kinds import Labels
 from flyball.data.labels import knowing
 from flyball.data.labels.agreeing import Agreement, agreement
@@ -47,12 +48,17 @@ class Imported:
 
 
 class LabelSets:
-    """The label sets of a home."""
+    """The label sets of a home.
 
-    def __init__(self, ledger: Ledger, tables: TableStore, clock: Clock = SYSTEM) -> None:
+    Args:
+        admit: which rows of a batch may be kept at all, asked for the dataset that is labelled; default: all.
+    """
+
+    def __init__(self, ledger: Ledger, tables: TableStore, clock: Clock = SYSTEM, admit: Admit | None = None) -> None:
         self._ledger = ledger
         self._tables = tables
         self._clock = clock
+        self._admit = admit
 
     def add(
         self,
@@ -87,7 +93,11 @@ class LabelSets:
         from flyball.data.sources import open_source
 
         spec = self.spec(name)
-        batch = open_source(source).collect()
+        opened = open_source(source)
+        if self._admit is not None:
+            about = parse_ref(spec.dataset, "dataset").name if spec.dataset is not None else name
+            opened = self._admit(about, opened).frame
+        batch = opened.collect()
         for _ in range(_ATTEMPTS):
             newest = self._newest(name)
             fresh, repeated, dropped = self._fresh(name, spec, batch, newest, names or Names(), labeller)

@@ -17,6 +17,9 @@ from flyball.ledger.sql.tables import events, journal_head
 __all__ = ["SqlJournal"]
 
 _PAGE = 5000
+_HEAD = select(journal_head).with_for_update()  # made once: every change of the ledger asks these three
+_INSERT = events.insert()
+_MOVE = update(journal_head)
 
 
 class SqlJournal:
@@ -31,22 +34,21 @@ class SqlJournal:
         # What is hashed is what will be read back, so the detail goes through JSON first.
         kept = orjson.loads(orjson.dumps(dict(detail or {}), option=orjson.OPT_NON_STR_KEYS))
         cause = cause if cause is not None else session.cause
-        head = connection.execute(select(journal_head).with_for_update()).one()
+        head = connection.execute(_HEAD).one()
         seq = head.seq + 1
         digest = event_hash(head.hash, seq, at, actor, action, ref, kept, cause)
-        connection.execute(
-            events.insert().values(
-                seq=seq,
-                at=format_instant(at),
-                actor=actor,
-                action=action,
-                ref=ref,
-                detail=kept,
-                cause=cause,
-                hash=digest,
-            )
-        )
-        connection.execute(update(journal_head).values(seq=seq, hash=digest))
+        row = {
+            "seq": seq,
+            "at": format_instant(at),
+            "actor": actor,
+            "action": action,
+            "ref": ref,
+            "detail": kept,
+            "cause": cause,
+            "hash": digest,
+        }
+        connection.execute(_INSERT, row)
+        connection.execute(_MOVE, {"seq": seq, "hash": digest})
         return Event(seq, at, actor, action, ref, kept, cause, digest)
 
     def get(self, seq: int) -> Event:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, bindparam, delete, select, update
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, NotFound, did_you_mean, listed
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from flyball.ledger.sql.search import SqlSearch
 
 __all__ = ["SqlResources", "as_resource"]
+
+_ONE = select(resources).where(resources.c.kind == bindparam("kind"), resources.c.name == bindparam("name"))
+_OF_KIND = select(resources).where(resources.c.kind == bindparam("kind")).order_by(resources.c.name)
+_ALL = select(resources).order_by(resources.c.kind, resources.c.name)
 
 
 class SqlResources:
@@ -41,15 +45,12 @@ class SqlResources:
         return found
 
     def find(self, kind: str, name: str) -> Resource | None:
-        query = select(resources).where(resources.c.kind == kind, resources.c.name == name)
-        row = self._session.connection.execute(query).one_or_none()
+        row = self._session.connection.execute(_ONE, {"kind": kind, "name": name}).one_or_none()
         return as_resource(row) if row is not None else None
 
     def all(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[Resource]:
-        query = select(resources).order_by(resources.c.kind, resources.c.name)
-        if kind is not None:
-            query = query.where(resources.c.kind == kind)
-        found = [as_resource(row) for row in self._session.connection.execute(query)]
+        execute = self._session.connection.execute
+        found = [as_resource(row) for row in (execute(_ALL) if kind is None else execute(_OF_KIND, {"kind": kind}))]
         return [r for r in found if all(r.labels.get(k) == v for k, v in (labels or {}).items())]
 
     def apply(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, text
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, text
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import InvalidInput
@@ -49,6 +49,10 @@ _INSERT = {
     "postgresql": text("INSERT INTO search_text (rowid, words) VALUES (:id, CAST(:words AS tsvector))"),
 }
 _DROP = text("DELETE FROM search_text WHERE rowid = :id")
+# Asked at every change, and made once: making a statement takes longer than the database takes to answer it.
+_ENTRY = select(search_entries).where(search_entries.c.ref == bindparam("ref"))
+_INSERT_ENTRY = insert(search_entries).returning(search_entries.c.id, sort_by_parameter_order=True)
+_RESOURCE = select(resources).where(resources.c.kind == bindparam("kind"), resources.c.name == bindparam("name"))
 # As a value, not by EXISTS, which PostgreSQL joins with all entries before it takes the first fifty.
 _IN_TIME = " AND (SELECT e.at FROM search_entries AS e WHERE e.id = search_text.rowid) BETWEEN :after AND :before"
 
@@ -146,8 +150,8 @@ class SqlSearch:
             self._replace(of.of_version(version))
             return
         insert_entries(self._session.connection, [of.of_version(version)])
-        where = (resources.c.kind == version.kind, resources.c.name == version.name)
-        row = self._session.connection.execute(select(resources).where(*where)).one_or_none()
+        of_it = {"kind": version.kind, "name": version.name}
+        row = self._session.connection.execute(_RESOURCE, of_it).one_or_none()
         if row is not None:
             self._replace(of.of_resource(as_resource(row), version.metadata))
 
@@ -165,8 +169,7 @@ class SqlSearch:
             self._session.connection.execute(_DROP, {"id": number})
 
     def _replace(self, entry: Entry) -> None:
-        where = search_entries.c.ref == entry.ref
-        row = self._session.connection.execute(select(search_entries).where(where)).one_or_none()
+        row = self._session.connection.execute(_ENTRY, {"ref": entry.ref}).one_or_none()
         if row is not None:
             before = _entry(row)
             if replace(entry, at=before.at) == before:
@@ -180,8 +183,7 @@ def insert_entries(connection: Connection, given: Sequence[Entry]) -> None:
     if not given:
         return
     rows = [{**entry.__dict__, "columns": list(entry.columns), "tags": list(entry.tags)} for entry in given]
-    made = insert(search_entries).returning(search_entries.c.id, sort_by_parameter_order=True)
-    numbers = connection.execute(made, rows).scalars().all()
+    numbers = connection.execute(_INSERT_ENTRY, rows).scalars().all()
     dialect = connection.dialect.name
     kept = [{"id": n, "words": _text(of.tokens(e), dialect)} for n, e in zip(numbers, given, strict=True)]
     connection.execute(_INSERT[dialect], kept)

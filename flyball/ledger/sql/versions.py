@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, select, update
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, InvalidInput, NotFound, did_you_mean, listed
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from flyball.ledger.sql.search import SqlSearch
 
 __all__ = ["SqlVersions", "as_version"]
+
+# Asked at every publication, and made once: making a statement takes longer than the database takes to answer it.
+_OF_NAME = (
+    select(versions)
+    .where(versions.c.kind == bindparam("kind"), versions.c.name == bindparam("name"))
+    .order_by(versions.c.number.desc())
+    .limit(bindparam("limit"))
+)
+_OF_KIND = (
+    select(versions)
+    .where(versions.c.kind == bindparam("kind"))
+    .order_by(versions.c.created_at.desc(), versions.c.name, versions.c.number.desc())
+    .limit(bindparam("limit"))
+)
+_HOLD = update(journal_head).values(seq=journal_head.c.seq)
+_INSERT = versions.insert()
 
 
 class SqlVersions:
@@ -63,19 +79,18 @@ class SqlVersions:
         detail = {"digest": digest, "from": [str(source) for source, _ in sources]}
         event = self._journal.note("published", str(made), detail, cause)
         version = Version(kind, name, number, digest, event.at, event.actor, run, event.seq, kept)
-        self._session.connection.execute(
-            versions.insert().values(
-                kind=kind,
-                name=name,
-                number=number,
-                digest=digest,
-                created_at=format_instant(event.at),
-                actor=event.actor,
-                run=run,
-                event=event.seq,
-                metadata=kept,
-            )
-        )
+        row = {
+            "kind": kind,
+            "name": name,
+            "number": number,
+            "digest": digest,
+            "created_at": format_instant(event.at),
+            "actor": event.actor,
+            "run": run,
+            "event": event.seq,
+            "metadata": kept,
+        }
+        self._session.connection.execute(_INSERT, row)
         for source, role in sources:
             self._lineage.link(source, made, role)
         self._search.keep_version(version, is_new=True)
@@ -84,7 +99,7 @@ class SqlVersions:
     def hold(self) -> None:
         # On PostgreSQL two publishers must not find the same newest number.
         assert self._session.actor
-        self._session.connection.execute(update(journal_head).values(seq=journal_head.c.seq))
+        self._session.connection.execute(_HOLD)
 
     def get(self, kind: str, name: str, version: str | int = "latest", at: datetime | None = None) -> Version:
         wanted = str(version)
@@ -115,12 +130,9 @@ class SqlVersions:
         return as_version(row)
 
     def all(self, kind: str, name: str | None = None, limit: int = 1000) -> list[Version]:
-        query = select(versions).where(versions.c.kind == kind)
-        if name is not None:
-            query = query.where(versions.c.name == name).order_by(versions.c.number.desc())
-        else:
-            query = query.order_by(versions.c.created_at.desc(), versions.c.name, versions.c.number.desc())
-        return [as_version(row) for row in self._session.connection.execute(query.limit(limit))]
+        asked = {"kind": kind, "limit": limit} | ({"name": name} if name is not None else {})
+        rows = self._session.connection.execute(_OF_KIND if name is None else _OF_NAME, asked)
+        return [as_version(row) for row in rows]
 
     def digests(self, kind: str | None = None) -> list[tuple[str, str, int, str]]:
         columns = versions.c.kind, versions.c.name, versions.c.number, versions.c.digest

@@ -7,7 +7,7 @@ and erasure stand on this.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import polars as pl
@@ -17,10 +17,13 @@ from flyball.storage.blobs import BlobStore
 from flyball.storage.tables import Part, Table, TableStore
 from flyball.storage.tables._manifest import encode
 
-__all__ = ["Condition", "Removed", "Remover"]
+__all__ = ["Condition", "Removed", "Remover", "Retype"]
 
 Condition = Callable[[pl.Schema], pl.Expr | None]
 """Takes a table's columns and returns what is true of the rows to take out, or None when there can be none."""
+
+Retype = Callable[[pl.Schema], Mapping[str, pl.DataType]]
+"""Takes a table's columns and returns those that must have another type, because the type itself tells of the rows."""
 
 _PATH = "__flyball_part__"
 
@@ -41,13 +44,24 @@ class Remover:
         blobs: where the parts are.
         condition: of the rows to take out; a row of which it is unknown (null) stays.
         dry_run: only count; nothing is written, and `Removed.table` is the table as it is.
+        retype: columns that get another type, such as an Enum without a category that named those rows; a table that
+            has one is written anew in all its parts.
     """
 
-    def __init__(self, tables: TableStore, blobs: BlobStore, condition: Condition, *, dry_run: bool = False) -> None:
-        self._tables = tables
+    def __init__(
+        self,
+        tables: TableStore,
+        blobs: BlobStore,
+        condition: Condition,
+        *,
+        dry_run: bool = False,
+        retype: Retype | None = None,
+    ) -> None:
+        self.tables = tables
         self._blobs = blobs
         self._condition = condition
         self.dry_run = dry_run
+        self._retype = retype
         self._parts: dict[str, tuple[tuple[Part, ...], int]] = {}  # by digest: what stands for it, and rows that went
         self.became: dict[str, Removed] = {}  # tables that lost rows, by their digest before
         self.left_over: set[str] = set()  # blobs that were written on the way and may belong to nothing
@@ -66,21 +80,22 @@ class Remover:
             raise Corrupt(f"a part of the table {digest[:12]} cannot be read ({reason})") from error
 
     def _removed(self, digest: str) -> Removed:
-        table = self._tables.read(digest)
-        schema = self._tables.scan(digest).collect_schema()
+        table = self.tables.read(digest)
+        schema = self.tables.scan(digest).collect_schema()
         condition = self._condition(schema)
         if condition is None:
             return Removed(table, 0, table)
         self._look(table, condition)
         rows = sum(self._parts[part.digest][1] for part in table.parts)
-        if not rows or self.dry_run:
+        types = dict(self._retype(schema)) if self._retype is not None else {}
+        if not (rows or types) or self.dry_run:
             return Removed(table, rows, table)
         places = range(len(table.parts))
-        parts = tuple(new for place in places for new in self._replaced(table, place, condition))
+        parts = tuple(new for place in places for new in self._replaced(table, place, condition, types))
         if not parts:
-            parts = self._written(pl.LazyFrame(schema=schema))  # a part without rows keeps the schema
-        made = self._blobs.put(encode(table.schema, parts))
-        self.became[digest] = Removed(self._tables.read(made), rows, table)
+            parts = self._written(pl.LazyFrame(schema={**schema, **types}))  # a part without rows keeps the schema
+        made = self._blobs.put(encode({**table.schema, **{name: str(dtype) for name, dtype in types.items()}}, parts))
+        self.became[digest] = Removed(self.tables.read(made), rows, table)
         return self.became[digest]
 
     def _look(self, table: Table, condition: pl.Expr) -> None:
@@ -88,11 +103,11 @@ class Remover:
         new = {p.digest: place for place, p in enumerate(table.parts) if p.digest not in self._parts}
         if not new:
             return
-        paths = self._tables.paths(table.digest)
+        paths = self.tables.paths(table.digest)
         found: dict[int, int] = {}
         if paths is None:
             for place in new.values():
-                rows = self._tables.scan(table.digest, [place]).filter(condition)
+                rows = self.tables.scan(table.digest, [place]).filter(condition)
                 found[place] = int(rows.select(pl.len()).collect(engine="streaming").item())
         else:
             places = {str(paths[place]): place for place in new.values()}
@@ -102,16 +117,19 @@ class Remover:
         for digest, place in new.items():
             self._parts[digest] = ((table.parts[place],), found.get(place, 0))
 
-    def _replaced(self, table: Table, place: int, condition: pl.Expr) -> tuple[Part, ...]:
+    def _replaced(
+        self, table: Table, place: int, condition: pl.Expr, types: Mapping[str, pl.DataType]
+    ) -> tuple[Part, ...]:
         part = table.parts[place]
         there, rows = self._parts[part.digest]
-        if rows and there == (part,):
-            kept = self._tables.scan(table.digest, [place]).filter(~condition.fill_null(False))
-            there = self._written(kept) if rows < part.rows else ()
+        if (rows or types) and there == (part,):
+            kept = self.tables.scan(table.digest, [place]).filter(~condition.fill_null(False))
+            typed = kept.with_columns(pl.col(name).cast(pl.String).cast(dtype) for name, dtype in types.items())
+            there = self._written(typed) if rows < part.rows else ()
             self._parts[part.digest] = (there, rows)
         return there
 
     def _written(self, frame: pl.LazyFrame) -> tuple[Part, ...]:
-        table = self._tables.write(frame)
+        table = self.tables.write(frame)
         self.left_over.add(table.digest)
         return table.parts

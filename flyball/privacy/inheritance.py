@@ -1,0 +1,135 @@
+"""What a column has from those that it was made of: classification, tags, and how it is masked.
+
+A dataset that SQL makes says of each column which columns of which versions it came from, and a feature view does too.
+A column whose own dataset does not classify it is held to be what those are: `select email as contact` makes `contact`
+personal. Whoever knows better, because only a count is left, classifies the new column (`internal`, `public`).
+What is made of a struct is as closed as its most closed field, because nothing says which fields it was made of.
+Of masks the strictest holds: those of the datasets behind it by their policies, and its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flyball.data.classification import notes_of
+from flyball.data.kinds import Dataset
+from flyball.errors import InvalidInput, NotFound
+from flyball.governance.identity import Principal
+from flyball.governance.kinds import CLASSIFICATIONS, OPEN, Policy
+from flyball.governance.policies import ColumnFacts, Facts, Masking, masking_of
+from flyball.ledger import Transaction
+from flyball.ledger.refs import ref
+
+__all__ = ["MadeOf", "World"]
+
+MadeOf = Mapping[str, Iterable[Iterable[str]]]
+"""Column → the columns that it was made of: source (`dataset/flights@3` or a name), column, `direct` or `indirect`."""
+
+_MOST_DEEP = 50  # datasets made of datasets
+
+
+class World:
+    """What is known of datasets' columns within one transaction; what was asked once is remembered."""
+
+    def __init__(self, world: Transaction, project: Path, policies: Mapping[str, Policy]) -> None:
+        self._world = world
+        self._project = project
+        self._policies = policies
+        masks = [mask for policy in policies.values() for mask in policy.mask]
+        self._fields = {name for mask in masks for name in mask.columns if "." in name and not set(name) & set("*?[")}
+        self._specs: dict[str, tuple[Dataset, dict[str, ColumnFacts]]] = {}
+        self._made_of: dict[str, MadeOf] = {}
+
+    def facts(self, dataset: str, columns: Iterable[str], made_of: MadeOf | None = None) -> Facts:
+        """Return what policies go by; of a dataset that is not declared there are no notes.
+
+        Args:
+            made_of: where its columns come from; default: as the newest version says.
+        """
+        spec, notes = self._spec(dataset)
+        wanted = dict.fromkeys([*columns, *notes])
+        wanted |= dict.fromkeys(name for name in sorted(self._fields) if name.partition(".")[0] in wanted)
+        found = {name: self._column(dataset, name, made_of, 0) for name in wanted}
+        words = frozenset(spec.tags), spec.domain, tuple(spec.purposes), spec.residency, spec.retention
+        return Facts(dataset, "dataset", *words, found)
+
+    def masks(self, facts: Facts, principal: Principal, made_of: MadeOf | None = None) -> dict[str, Masking]:
+        """Return how columns are masked, also because of the columns that they were made of."""
+        found = {}
+        for column in facts.columns:
+            masks = self._masks(facts, column, principal, made_of, 0)
+            if masks:
+                found[column] = min(masks, key=lambda masking: masking.strictness)
+        return found
+
+    def _masks(
+        self,
+        facts: Facts,
+        column: str,
+        principal: Principal,
+        made_of: MadeOf | None,
+        depth: int,
+    ) -> list[Masking]:
+        own = masking_of(column, facts, self._policies, principal)
+        masks = [own] if own is not None else []
+        if self._spec(facts.name)[1].get(column, ColumnFacts()).classification or depth > _MOST_DEEP:
+            return masks
+        for source, name in self._sources(facts.name, column, made_of):
+            behind = _dataset_of(source)
+            origins = self._of_version(source)
+            below = self.facts(behind, [name], origins)
+            for part in below.columns:
+                if part == name or part.startswith(f"{name}."):
+                    masks += self._masks(below, part, principal, origins, depth + 1)
+        return masks
+
+    def _column(self, dataset: str, column: str, made_of: MadeOf | None, depth: int) -> ColumnFacts:
+        known = self._spec(dataset)[1].get(column, ColumnFacts())
+        if known.classification or depth > _MOST_DEEP:
+            return known
+        for source, name in self._sources(dataset, column, made_of):
+            of = _dataset_of(source)
+            fields = [field for field in self._spec(of)[1] if field.startswith(f"{name}.")]
+            for part in (name, *fields):
+                behind = self._column(of, part, self._of_version(source), depth + 1)
+                closer = max(known.classification, behind.classification, key=_closed)
+                known = ColumnFacts(closer, known.tags | behind.tags)
+        return known
+
+    def _sources(self, dataset: str, column: str, made_of: MadeOf | None) -> list[tuple[str, str]]:
+        origins = self._of_version(f"dataset/{dataset}") if made_of is None else made_of
+        return [(str(source), str(name)) for source, name, how in origins.get(column, ()) if how == "direct"]
+
+    def _of_version(self, source: str) -> MadeOf:
+        """Return where the columns of a version come from, as it says; nothing of one that does not say it."""
+        if source not in self._made_of:
+            self._made_of[source] = {}
+            try:
+                found = ref(source, "dataset")
+                version = self._world.versions.get("dataset", found.name, found.version or "latest")
+                columns: Any = version.metadata.get("columns")
+                self._made_of[source] = columns if isinstance(columns, Mapping) else {}
+            except (NotFound, InvalidInput):  # deleted since, or not of this home
+                pass
+        return self._made_of[source]
+
+    def _spec(self, dataset: str) -> tuple[Dataset, dict[str, ColumnFacts]]:
+        if dataset not in self._specs:
+            resource = self._world.resources.find("dataset", dataset)
+            spec = Dataset.model_validate(resource.spec) if resource else Dataset.model_validate({})
+            contract = str(self._project / spec.contract) if isinstance(spec.contract, str) else spec.contract
+            notes = {name: ColumnFacts(*note) for name, note in notes_of(spec, contract).items()}
+            self._specs[dataset] = spec, notes
+        return self._specs[dataset]
+
+
+def _dataset_of(source: str) -> str:
+    return ref(source, "dataset").name
+
+
+def _closed(classification: str) -> tuple[bool, int]:
+    """Sorts the most open first; a word of one's own counts as confidential."""
+    known = classification if classification in CLASSIFICATIONS else "confidential"
+    return classification not in OPEN, CLASSIFICATIONS.index(known) if classification else -1
