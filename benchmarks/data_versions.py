@@ -3,8 +3,9 @@
     python -m benchmarks.data_versions                              10,000,000 rows, 10,000 appends of 1,000 rows
     python -m benchmarks.data_versions --rows 1e6 --appends 500     a small run
 
-Each work runs in a process of its own, so its peak memory is its own. The limit beside a figure is plain Parquet: the
-same rows written by Polars to one file, without version, digest or ledger.
+Each work runs in a process of its own, so its peak memory is its own. Rows are published as users publish them, through
+the platform: profiled, looked at for personal data and erased subjects, noted and indexed. The limit beside a figure is
+plain Parquet: the same rows written by Polars to one file, without version, digest or ledger.
 """
 
 from __future__ import annotations
@@ -22,15 +23,31 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-import flyball.data.kinds  # noqa: F401 (registers Dataset)
 from benchmarks import peers
 from benchmarks.report import Measure, report
 from flyball.data.datasets import Datasets
-from flyball.ledger.sql import open_ledger
-from flyball.storage.blobs.files import FileBlobs
+from flyball.delivery.documents import Document
+from flyball.platform import Platform
 from flyball.storage.tables.parquet import ParquetTables
 
-ACTOR = "user/benchmark"
+CONTRACT = {
+    "apiVersion": "v3.1.0",
+    "kind": "DataContract",
+    "id": "orders",
+    "version": "1.0.0",
+    "status": "active",
+    "schema": [
+        {
+            "name": "orders",
+            "properties": [
+                {"name": "id", "logicalType": "integer", "required": True},
+                {"name": "at", "logicalType": "timestamp", "required": True},
+                {"name": "amount", "logicalType": "number", "logicalTypeOptions": {"minimum": 0}},
+                {"name": "country", "logicalType": "string", "required": True},
+            ],
+        }
+    ],
+}
 APPENDED = 1_000  # rows of one append
 CHUNK = 500_000  # rows made at once
 Figures = dict[str, float]
@@ -76,7 +93,8 @@ def main() -> None:
 def measures(folder: Path, rows: int, appends: int, *, with_peer: bool) -> list[Measure]:
     """Do all works, each in its own process, and return their figures."""
     make_source(folder / "source.parquet", rows)
-    found = {work: part(folder, work, appends) for work in ("plain", "publish")}
+    works = ("plain", "publish bare", "publish", "publish contract")
+    found = {work: part(folder, work, appends) for work in works}
     delta = peers.run("delta", DELTA, str(folder / "source.parquet"), str(folder / "delta"), "100") if with_peer else {}
     if "error" in delta:
         print(f"Delta: {delta['error']}", file=sys.stderr)
@@ -84,19 +102,28 @@ def measures(folder: Path, rows: int, appends: int, *, with_peer: bool) -> list[
         found[work] = part(folder, work, appends)
     named = f"{rows:,} rows"
     lines = []
-    for unit in ("s", "CPU s", "MB"):
-        limit = found["plain"][unit]
-        target = {"s": 1.5 * limit, "MB": 1000.0}.get(unit)
-        peer = ("Delta", delta[unit]) if unit in delta else (None, None)
-        lines.append(Measure(f"publish {named}", found["publish"][unit], unit, *peer, limit=limit, target=target))
+    for work, title in (
+        ("publish bare", " without profile"),
+        ("publish", ""),
+        ("publish contract", " under a contract"),
+    ):
+        for unit in ("s", "CPU s", "MB"):
+            limit = found["plain"][unit]
+            target = {"s": 1.5 * limit, "MB": 1000.0}.get(unit)
+            peer = ("Delta", delta[unit]) if unit in delta else (None, None)
+            lines.append(Measure(f"publish {named}{title}", found[work][unit], unit, peer[0], peer[1], limit, target))
+    bare, whole = found["publish bare"]["CPU s"], found["publish"]["CPU s"]
+    lines.append(Measure("profile, share of publishing without: CPU", whole / bare - 1, "", target=0.25))
     for which, title in (("first", "commits 1 to 10"), ("last", f"the last 100 of {appends:,} commits")):
         peer = ("Delta", delta[f"{which} ms"]) if which in delta or f"{which} ms" in delta else (None, None)
         value = found["append"][f"{which} ms"]
-        lines.append(Measure(f"append {APPENDED:,} rows, p50 of {title}", value, "ms", *peer, target=10.0))
+        lines.append(Measure(f"append {APPENDED:,} rows, p50 of {title}", value, "ms", peer[0], peer[1], target=10.0))
     grown = found["append"]
     lines += [
         Measure(f"append {APPENDED:,} rows, mean of all, merging with it", grown["mean CPU ms"], "CPU ms"),
         Measure(f"append {APPENDED:,} rows, slowest", grown["slowest ms"], "ms"),
+        Measure("profile of what was appended, when first asked", grown["profile ms"], "ms"),
+        Measure("the same again", grown["profile again ms"], "ms"),
         Measure("parts after all appends", grown["parts"], "files", target=100.0),
         Measure("bytes kept for all versions, against those of the last", grown["bytes"], "times"),
         Measure("append: peak memory of the process", grown["MB"], "MB"),
@@ -146,12 +173,11 @@ def make_source(path: Path, rows: int) -> None:
     pl.concat(chunks()).sink_parquet(path)
 
 
-def opened(folder: Path, name: str) -> Datasets:
-    """Return the datasets of a home of the benchmark, with one of this name."""
-    ledger = open_ledger(folder)
-    with ledger.write(ACTOR) as world:
-        world.resources.apply("dataset", name, {"key": ["id"], "event_time": "at"})
-    return Datasets(ledger, ParquetTables(FileBlobs(folder / "blobs")), folder)
+def opened(folder: Path, name: str, **spec: object) -> Platform:
+    """Return the home of the benchmark, with a dataset of this name."""
+    platform = Platform.open(folder / "home")
+    platform.apply([Document("dataset", name, {"key": ["id"], "event_time": "at", **spec})])
+    return platform
 
 
 def measured(act: Callable[[], object]) -> Figures:
@@ -168,29 +194,47 @@ def plain(folder: Path, _appends: int) -> Figures:
 
 def publish(folder: Path, _appends: int) -> Figures:
     """Publish the rows."""
-    datasets, source = opened(folder, "orders"), pl.scan_parquet(folder / "source.parquet")
-    return measured(lambda: datasets.publish("orders", source, actor=ACTOR))
+    platform, source = opened(folder, "orders"), pl.scan_parquet(folder / "source.parquet")
+    return measured(lambda: platform.publish("orders", source))
+
+
+def publish_bare(folder: Path, _appends: int) -> Figures:
+    """Publish the rows without profile, and without asking whether they may be."""
+    platform, source = opened(folder / "bare", "orders"), pl.scan_parquet(folder / "source.parquet")
+    datasets = Datasets(platform.ledger, ParquetTables(platform.blobs), folder)
+    return measured(lambda: datasets.publish("orders", source, actor="user/benchmark"))
+
+
+def publish_contract(folder: Path, _appends: int) -> Figures:
+    """Publish the rows under a contract."""
+    platform = opened(folder / "agreed", "orders", contract=CONTRACT)
+    source = pl.scan_parquet(folder / "source.parquet")
+    return measured(lambda: platform.publish("orders", source))
 
 
 def append(folder: Path, appends: int) -> Figures:
     """Append again and again, through the ledger each time."""
-    datasets = opened(folder, "grown")
+    platform = opened(folder, "grown")
     source = pl.scan_parquet(folder / "source.parquet").head(1_000_000).collect()
     spans, cpu = [], time.process_time()
     for number in range(appends):
         batch = source.slice(number * APPENDED % source.height, APPENDED)
         rows = batch.with_columns(id=pl.int_range(pl.len()) + number * APPENDED)
         started = time.perf_counter()
-        datasets.publish("grown", rows, actor=ACTOR, mode="append")
+        platform.publish("grown", rows, mode="append")
         spans.append((time.perf_counter() - started) * 1000)
-    table = datasets.table("grown")
-    kept = sum(path.stat().st_size for path in (folder / "blobs").rglob("*") if path.is_file())
-    before = datasets.table("orders").size_bytes
+    table = platform.datasets.table("grown")
+    spent = (time.process_time() - cpu) * 1000 / appends
+    summaries = [measured(lambda: platform.profile("grown"))["s"] * 1000 for _ in range(2)]
+    kept = sum(path.stat().st_size for path in (folder / "home/blobs").rglob("*") if path.is_file())
+    before = platform.datasets.table("orders").size_bytes
     return {
         "first ms": statistics.median(spans[:10]),
         "last ms": statistics.median(spans[-100:]),
         "slowest ms": max(spans),
-        "mean CPU ms": (time.process_time() - cpu) * 1000 / appends,
+        "mean CPU ms": spent,
+        "profile ms": summaries[0],
+        "profile again ms": summaries[1],
         "parts": len(table.parts),
         "bytes": (kept - before) / table.size_bytes,
         "MB": peak_mb(),
@@ -217,11 +261,11 @@ def read(frame: pl.LazyFrame) -> None:
 
 def upsert(folder: Path, _appends: int) -> Figures:
     """Update half of 10,000 keys near the end and insert the rest."""
-    datasets = opened(folder, "orders")
-    rows = datasets.table("orders").rows
-    few = datasets.frame("orders").tail(max(1, rows // 100)).collect().sample(min(5_000, rows // 100), seed=0)
+    platform = opened(folder, "orders")
+    rows = platform.datasets.table("orders").rows
+    few = platform.frame("orders").tail(max(1, rows // 100)).collect().sample(min(5_000, rows // 100), seed=0)
     batch = pl.concat([few.with_columns(amount=-1.0), few.with_columns(pl.col("id") + rows)])
-    return measured(lambda: datasets.publish("orders", batch, actor=ACTOR, mode="upsert"))
+    return measured(lambda: platform.publish("orders", batch, mode="upsert"))
 
 
 def diff_shared(folder: Path, _appends: int) -> Figures:
@@ -231,10 +275,10 @@ def diff_shared(folder: Path, _appends: int) -> Figures:
 
 def diff_all(folder: Path, _appends: int) -> Figures:
     """Compare with a version of which every part is another."""
-    datasets = opened(folder, "orders")
+    platform = opened(folder, "orders")
     moved = pl.scan_parquet(folder / "source.parquet").with_columns(amount=pl.col("amount").round(1))
-    datasets.publish("orders", moved, actor=ACTOR)
-    return measured(lambda: datasets.diff("orders", 1, "latest"))
+    platform.publish("orders", moved)
+    return measured(lambda: platform.diff("orders", 1, "latest"))
 
 
 def peak_mb() -> float:
@@ -246,6 +290,8 @@ def peak_mb() -> float:
 WORKS: dict[str, Callable[[Path, int], Figures]] = {
     "plain": plain,
     "publish": publish,
+    "publish bare": publish_bare,
+    "publish contract": publish_contract,
     "append": append,
     "read grown": read_grown,
     "read whole": read_whole,

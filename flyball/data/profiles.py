@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _BATCH_ROWS = 250_000  # of a lazy frame, looked at together: a few hundred megabytes at a hundred columns
+_MOST_VALUES, _LEAST_ROWS = 1 << 25, 1 << 16  # of a frame, looked at together
 _MERGED_AT_ONCE = 16
 
 
@@ -51,8 +52,8 @@ class Profiler:
     """Makes profiles while tables are written: a `storage.tables.Summariser`."""
 
     def of(self, frame: pl.DataFrame) -> bytes:
-        """Return the profile of some rows."""
-        return packing.packed(tables.sketch_of(frame))
+        """Return the profile of some rows, of as many as a part of a table has."""
+        return packing.packed(_merged(map(tables.sketch_of, _slices(frame))))
 
     def merged(self, summaries: Sequence[bytes]) -> bytes:
         """Return the profile of the rows of all: byte for byte that of the rows looked at at once.
@@ -138,8 +139,13 @@ def reference_of(profile: TableProfile, column: str) -> Profile:
 def _sketches(empty: pl.DataFrame, batches: Iterable[pl.DataFrame]) -> Iterable[TableSketch]:
     yield tables.sketch_of(empty)
     for batch in batches:
-        for part in batch.iter_slices(_BATCH_ROWS):
-            yield tables.sketch_of(part)
+        yield from map(tables.sketch_of, _slices(batch))
+
+
+def _slices(frame: pl.DataFrame) -> Iterable[pl.DataFrame]:
+    """Cut rows so that what is between takes a few hundred megabytes, at whatever width; one slice without rows."""
+    rows = max(_MOST_VALUES // max(frame.width, 1), _LEAST_ROWS)
+    return frame.iter_slices(rows) if frame.height > rows else [frame]
 
 
 def _merged(parts: Iterable[TableSketch]) -> TableSketch:

@@ -35,6 +35,7 @@ def declaration(
         "owner": view.owner,
         "tags": list(view.tags),
         "function": reference,
+        "text": view.text,
     }
     return known | {field: value for field, value in said.items() if value}
 

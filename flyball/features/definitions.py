@@ -11,10 +11,11 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["digest_of_function", "source_of"]
+__all__ = ["digest_of_function", "source_of", "text_in"]
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -25,6 +26,20 @@ def source_of(function: Callable[..., Any]) -> str:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
         return ""
+
+
+def text_in(path: Path, name: str) -> str:
+    """Return the text of a function at the top of a file, with its decorators; empty where it cannot be told."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    found = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
+    if found is None:
+        return ""
+    first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)])
+    return "\n".join(text.splitlines()[first - 1 : found.end_lineno]) + "\n"
 
 
 def digest_of_function(function: Callable[..., Any]) -> str:

@@ -1,6 +1,6 @@
 """Frames as online rows: keys and values in the form that an online store keeps, made a column at a time.
 
-Materialisation calls this for each batch of a view's rows. It is the form in which `pushes` writes a single row.
+Materialisation calls this for the newest rows of a view. It is the form in which `pushes` writes a single row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-__all__ = ["encoded_keys", "encoded_rows"]
+from flyball.storage.online.places import SHORT_BYTES, hash_of, places_of
+
+__all__ = ["encoded_keys", "encoded_rows", "places"]
 
 _RFC_3339 = '"%Y-%m-%dT%H:%M:%S%.6fZ"'  # as `clock.format_instant` writes it, in JSON's quotes
 
@@ -51,6 +53,22 @@ def encoded_keys(frame: pl.DataFrame, entity: Sequence[str]) -> list[str]:
     return (
         texts.select(pl.concat_str(pl.lit("["), pl.concat_str(parts, separator=","), pl.lit("]"))).to_series().to_list()
     )
+
+
+def places(frame: pl.DataFrame, entity: Sequence[str]) -> pl.Series:
+    """Return for each row a number (Int64) in whose order an online store in a file writes its keys fastest.
+
+    Rows of one entity have the same; rows of two may have, as `storage.online.places.hash_of` says. Of whole numbers it
+    is the order of the keys' places only, not the places, which is ten times faster.
+    """
+    if len(entity) == 1 and frame.schema[entity[0]].is_integer():
+        value = frame[entity[0]]
+        number = value.reinterpret(signed=True) if value.dtype == pl.UInt64 else value.cast(pl.Int64)
+        is_short = number.is_between(0, 10**SHORT_BYTES - 1)
+        return number + is_short.cast(pl.Int64) * 2**62
+    keys = encoded_keys(frame, entity)
+    found = [place if isinstance(place, int) else hash_of(place) for place in places_of(keys)]
+    return pl.Series(found, dtype=pl.Int64)
 
 
 def _cell(name: str, dtype: str, kept: pl.DataType) -> pl.Expr:

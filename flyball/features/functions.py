@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from flyball.errors import Corrupt, InvalidInput, NotFound, StepFailed, did_you_mean, listed
+from flyball.features.prepared import Prepared
 from flyball.features.requests import OnRequest
 
 __all__ = ["FOLDER", "FunctionSpec", "is_function", "keep_function", "load_function"]
 
 FOLDER = Path("code") / "functions"  # in the home
 _FILE = re.compile(r"[A-Za-z0-9_]{1,80}_[0-9a-f]{16}\.py")
+_MADE = "from flyball.features.prepared import buckets, calendar, days_off, hashed"
 _WORDS: dict[type, str] = {bool: "bool", int: "int64", float: "float64", str: "string", datetime: "datetime"}
 
 
@@ -91,8 +93,9 @@ def keep_function(function: OnRequest, home: Path) -> FunctionSpec:
     """Write the function's file into the home and return the description that serving loads it by.
 
     The file has the statements at the top of the function's module that bind the names which the function reaches:
-    itself, its imports, helpers and constants. The rest of the module is not run where the function is served. Keeping
-    a function again changes nothing; a changed one becomes another file, so what is deployed stays as it is.
+    itself, its imports, helpers and constants. The rest of the module is not run where the function is served. Of a
+    ready-made one (`prepared`) the file has the call that makes it. Keeping a function again changes nothing; a changed
+    one becomes another file, so what is deployed stays as it is.
 
     Raises:
         InvalidInput: it has no file (typed at a prompt), is not defined at the top of it, or what it returns cannot be
@@ -101,6 +104,8 @@ def keep_function(function: OnRequest, home: Path) -> FunctionSpec:
         StepFailed: the file cannot be imported by itself.
     """
     name = function.name
+    if isinstance(function, Prepared):
+        return _kept(function, f"{_MADE}\n\nglobals()[{name!r}] = {function.made}\n".encode(), home)
     if "<locals>" in getattr(function.function, "__qualname__", ""):
         raise InvalidInput(f"{name} is defined inside a function; define it at the top of a file to have it served")
     try:
@@ -110,8 +115,13 @@ def keep_function(function: OnRequest, home: Path) -> FunctionSpec:
         text = None
     if text is None:
         raise InvalidInput(f"{name} has no file (it was typed at a prompt); put it into a .py file and import it")
+    return _kept(function, _needed(text, name).encode(), home)
+
+
+def _kept(function: OnRequest, source: bytes, home: Path) -> FunctionSpec:
+    """Write a function's file and see that it can be loaded."""
+    name = function.name
     outputs = tuple(function.outputs) if function.outputs is not None else _returned(function)
-    source = _needed(text, name).encode()
     digest = hashlib.sha256(source).hexdigest()
     kept = home / FOLDER / f"{re.sub(r'[^A-Za-z0-9_]', '_', name)[:80]}_{digest[:16]}.py"
     if not kept.exists():

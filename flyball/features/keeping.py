@@ -105,7 +105,7 @@ class ViewKeeper:
             source = world.versions.get("dataset", dataset or view.source)
         refreshed = self._views.refresh(view, source.name, source.number, actor=actor, cause=cause)
         folded = self._views.fold_pushes(view, pushes, actor=actor, cause=cause)
-        served = self._views.serve(view, self._online, actor=actor, cause=cause)
+        served = self._views.serve(view, self._online, actor=actor, cause=cause, until=self._clock.now())
         stored = folded.stored
         found = self._measured(stored, view.name)
         limits, before = self._limits(view.name)

@@ -53,6 +53,7 @@ class FeatureView(Spec):
     function: str = Field("", description="file.py:name or module:name of the decorated function")
     definition: dict[str, Any] = Field(description="name, entity, ttl, features: what look-ups need")
     digest: str | None = Field(None, description="of the function's code, by which a changed definition is noticed")
+    text: str = Field("", description="the source of the function as it was declared, to be read")
     version: int = Field(1, ge=1, description="of the definition; values of two versions never mix")
     status: Literal["active", "deprecated", "retired"] = Field(
         "active", description="deprecated: whoever uses it is warned; retired: not in new training sets"

@@ -29,7 +29,7 @@ from flyball.features.requests import OnRequest
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["PARTS", "Prepared", "buckets", "calendar", "hashed", "holidays"]
+__all__ = ["PARTS", "Prepared", "buckets", "calendar", "days_off", "hashed", "holidays"]
 
 _EPOCH = date(1970, 1, 1)
 _Expressions = Callable[["pl.Schema"], "Mapping[str, pl.Expr]"]
@@ -52,9 +52,15 @@ _CIRCLES = ("sin", "cos")
 
 @dataclass(frozen=True)
 class Prepared(OnRequest):
-    """An `OnRequest` that also knows its column form: `expressions` gives, for a schema, feature → expression."""
+    """An `OnRequest` that also knows its column form.
+
+    Attributes:
+        expressions: gives, for a schema, feature → expression.
+        made: the call that makes it anew, wherever it is to be served.
+    """
 
     expressions: _Expressions = field(default=lambda _: {}, repr=False)
+    made: str = ""
 
     def apply(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Add the features to rows, column by column. Raises InvalidInput as `OnRequest.apply`."""
@@ -122,7 +128,8 @@ def calendar(
         return {prefix + part: _part(local, part, tables.get(part)) for part in parts}
 
     kinds = {prefix + p: float if p in tables else bool if p == "is_weekend" else int for p in parts}
-    return Prepared(f"calendar_{column}", by_row, {column: (datetime, False)}, {}, kinds, by_column)
+    made = f"calendar({column!r}, zone={zone!r}, parts={list(parts)!r}, prefix={prefix!r})"
+    return Prepared(f"calendar_{column}", by_row, {column: (datetime, False)}, {}, kinds, by_column, made)
 
 
 def holidays(
@@ -162,6 +169,21 @@ def holidays(
     found = library.country_holidays(country, subdiv=subdivision, years=range(first - 1, last + 2))
     days = sorted((day - _EPOCH).days for day in found)
     start, end = (date(first, 1, 1) - _EPOCH).days, (date(last, 12, 31) - _EPOCH).days
+    return days_off(column, days, within=(start, end), zone=zone, prefix=prefix)
+
+
+def days_off(column: str, days: Sequence[int], *, within: tuple[int, int], zone: str, prefix: str = "") -> Prepared:
+    """Return what `holidays` does for any days.
+
+    Args:
+        days: ascending, counted from 1970-01-01; the first and last beyond `within`.
+        within: the first and last day for which there is an answer.
+
+    Raises:
+        InvalidInput: unknown zone.
+    """
+    start, end = within
+    days = list(days)
     names = [prefix + name for name in ("is_holiday", "days_since_holiday", "days_to_holiday")]
     _check_zone(zone)
 
@@ -191,7 +213,8 @@ def holidays(
         return dict(zip(names, (nearest("to") == 0, nearest("since"), nearest("to")), strict=True))
 
     kinds = dict(zip(names, (bool, int, int), strict=True))
-    return Prepared(f"holidays_{column}", by_row, {column: (datetime, False)}, {}, kinds, by_column)
+    made = f"days_off({column!r}, {days!r}, within={(start, end)!r}, zone={zone!r}, prefix={prefix!r})"
+    return Prepared(f"holidays_{column}", by_row, {column: (datetime, False)}, {}, kinds, by_column, made)
 
 
 def buckets(column: str, edges: Sequence[float], *, name: str | None = None) -> Prepared:
@@ -228,7 +251,8 @@ def buckets(column: str, edges: Sequence[float], *, name: str | None = None) -> 
             )
         }
 
-    return Prepared(f"buckets_{column}", by_row, {column: (float, False)}, {}, {feature: int}, by_column)
+    made = f"buckets({column!r}, {bounds!r}, name={feature!r})"
+    return Prepared(f"buckets_{column}", by_row, {column: (float, False)}, {}, {feature: int}, by_column, made)
 
 
 def hashed(column: str, size: int, *, name: str | None = None) -> Prepared:
@@ -257,7 +281,8 @@ def hashed(column: str, size: int, *, name: str | None = None) -> Prepared:
 
         return {feature: pl.col(column).cast(pl.String).map_batches(look, return_dtype=pl.Int64)}
 
-    return Prepared(f"hashed_{column}", by_row, {column: (str, False)}, {}, {feature: int}, by_column)
+    made = f"hashed({column!r}, {size!r}, name={feature!r})"
+    return Prepared(f"hashed_{column}", by_row, {column: (str, False)}, {}, {feature: int}, by_column, made)
 
 
 def _check_zone(zone: str) -> None:

@@ -11,19 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
+from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, FlyballError, InvalidInput, NotFound
 from flyball.features.additions import addition
 from flyball.features.folding import fold
-from flyball.features.materialise import Materialised, materialise_stored
+from flyball.features.materialise import Materialised, due_rows, materialise_stored
+from flyball.features.newest import ORDER
 from flyball.features.offline import StoredView, check_fits
 from flyball.features.views import FeatureView
 from flyball.features.writing import add_rows, store_view
 from flyball.ledger import Ledger
-from flyball.ledger.refs import Ref
+from flyball.ledger.refs import Ref, ref
 from flyball.ledger.versions import Version
-from flyball.storage.online import OnlineStore
+from flyball.storage.online import OnlineStore, instant_of
 from flyball.storage.streams import StreamReader
 from flyball.storage.tables import TableStore
 
@@ -108,7 +113,7 @@ class StoredViews:
             return self._computed(view, source, before)
 
         params = {"view": f"{view.name}@{view.version}", "source": str(source.ref)}
-        return self._kept(view, params, make, actor, cause, (source.ref, "computed from"))
+        return self._kept(view, params, make, actor, cause)
 
     def fold_pushes(self, view: FeatureView, reader: StreamReader, *, actor: str, cause: int | None = None) -> Kept:
         """Add what was pushed since the last time, each row once whatever crashes.
@@ -146,9 +151,13 @@ class StoredViews:
         *,
         actor: str,
         cause: int | None = None,
-        batch_rows: int = 50_000,
+        until: datetime | None = None,
+        batch_rows: int = 25_000,
     ) -> Materialised:
         """Write what was stored since the last time for look-ups; after a crash, go on where it was.
+
+        Args:
+            until: now; rows that have not happened or arrived by then are left to a later call. None: all rows.
 
         Raises:
             NotFound: the view is not stored yet.
@@ -159,32 +168,49 @@ class StoredViews:
         if stored is None:
             raise NotFound(f"{view.name}@{view.version} is not stored yet; refresh it before it is served")
         check_fits(stored, view)
-        name, since_batch, start = f"{view.name}.online", 0, 0
+        name, since_batch, since, start = f"{view.name}.online", 0, None, 0
         with self._ledger.read() as world:
             runs = world.runs.find(kind=RUN_KIND, name=name, limit=100)
         ours = [run for run in runs if run.params.get("view") == stored.spec.stored_as]
         done = next((run for run in ours if run.status == "succeeded"), None)
         if done is not None and store.count(stored.spec.stored_as):
-            since_batch = int(done.result["batch"])
-        if since_batch >= stored.batch:
+            since_batch, since = int(done.result["batch"]), _instant(done.result.get("until"))
+        if since_batch >= stored.batch and not self._is_due(stored, since, until):
             return Materialised(0, 0, stored.latest)
         same = {"view": stored.spec.stored_as, "feature": stored.number, "since_batch": since_batch}
-        halted = [run for run in ours if run.status != "succeeded" and {**run.params} == same and "rows" in run.result]
+        same["since"] = None if since is None else format_instant(since)
+        halted = [
+            run
+            for run in ours
+            if run.status != "succeeded" and same.items() <= run.params.items() and run.result.get("order") == ORDER
+        ]
         if halted and store.count(stored.spec.stored_as):
-            start = max(int(run.result["rows"]) for run in halted)
-        with self._run(name, view, same, actor, cause) as run:
+            # It counted the entities of rows as of its own `until`; what became known since is left to the next call.
+            furthest = max(halted, key=lambda run: int(run.result["entities"]))
+            start, until = int(furthest.result["entities"]), _instant(furthest.params["until"])
+        as_of = {"until": None if until is None else format_instant(until)}
+        with self._run(name, view, {**same, **as_of}, actor, cause) as run:
 
-            def noted(rows: int) -> None:
+            def noted(entities: int) -> None:
                 with self._ledger.write(actor) as world:
-                    world.runs.update(run, result={"rows": rows}, heartbeat=True)
+                    world.runs.update(run, result={"entities": entities, "order": ORDER}, heartbeat=True)
 
-            result = materialise_stored(
-                stored, self._tables, store, since_batch=since_batch, start=start, on_slice=noted, batch_rows=batch_rows
-            )
+            which: dict[str, Any] = {"since_batch": since_batch, "since": since, "until": until, "start": start}
+            result = materialise_stored(stored, self._tables, store, **which, on_write=noted, batch_rows=batch_rows)
             with self._ledger.write(actor) as world:
-                kept = {"batch": stored.batch, "read": result.rows, "written": result.written}
+                kept = {"batch": stored.batch, "read": result.rows, "written": result.written, **as_of}
                 world.runs.finish(run, "succeeded", result=kept)
         return result
+
+    def _is_due(self, stored: StoredView, since: datetime | None, until: datetime | None) -> bool:
+        """Whether rows that nobody could know at `since` may be known by `until`; of most views nothing is read."""
+        last = instant_of(max((run.last for run in stored.runs), default=0))
+        if since is None or stored.latest is None or max(stored.latest, last) <= since:
+            return False
+        new, known = due_rows(stored, stored.batch, since, until)
+        wanted = [expression for expression in (new, known) if expression is not None]
+        found = self._tables.scan(stored.table).filter(wanted).select(pl.len())
+        return bool(found.collect(engine="streaming").item())
 
     def _computed(self, view: FeatureView, source: Version, before: StoredView | None) -> tuple[StoredView, int, str]:
         frame = self._tables.scan(source.digest)
@@ -211,7 +237,6 @@ class StoredViews:
         make: Callable[[StoredView | None], tuple[StoredView, int, str]],
         actor: str,
         cause: int | None,
-        *made_from: tuple[Ref, str],
     ) -> Kept:
         """Make the next version behind the newest, again while others were faster."""
         with self._run(view.name, view, params, actor, cause) as run:
@@ -220,6 +245,8 @@ class StoredViews:
                     head = next(iter(world.versions.all(KIND, view.name, limit=1)), None)
                 stored, rows, how = make(self.newest(view.name, view.version))
                 result = {"rows": rows, "how": how, "stored_rows": stored.rows}
+                made_from = [(Ref("feature-view", view.name), "defines")]
+                made_from += [] if stored.source is None else [(ref(stored.source), "computed from")]
                 try:
                     with self._ledger.write(actor, cause) as world:
                         if how != "unchanged" or stored.number is None:
@@ -264,3 +291,7 @@ def _definition(version: Version) -> int:
     if not isinstance(found, int):
         raise InvalidInput(f"{version.ref} is not a stored view; it was published by something else")
     return found
+
+
+def _instant(text: Any) -> datetime | None:
+    return None if text is None else parse_instant(str(text))

@@ -19,7 +19,7 @@ from typing import Any
 
 from flyball.errors import InvalidInput, NotFound, did_you_mean, listed
 
-__all__ = ["load_function", "module_of", "use_project"]
+__all__ = ["load_function", "load_module", "module_of", "use_project"]
 
 _PREFIX = "flyball_file_"
 
@@ -53,13 +53,25 @@ def load_function(function: str, project: Path) -> Any:
         NotFound: there is no such file, module or name.
         InvalidInput: importing it raised; says what.
     """
-    use_project(project)
     where, _, name = function.rpartition(":")
+    module = load_module(where, project, name)
+    if not hasattr(module, name):
+        known = _functions(module)
+        raise NotFound(f"{where} has no function {name!r}{did_you_mean(name, known)} (it has: {listed(known)})")
+    return getattr(module, name)
+
+
+def load_module(where: str, project: Path, name: str = "views") -> ModuleType:
+    """Return a module, or the file of the project, out of which `name` is wanted. Raises as `load_function`."""
+    use_project(project)
     if where.endswith(".py") and not (project / where).is_file():
         raise NotFound(f"there is no file {project / where} to take {name} from")
-    module_name = module_of(function, project)
+    module_name = module_of(f"{where}:{name}", project)
+    there = sys.modules.get(module_name)
+    if there is not None and where.endswith(".py") and Path(there.__file__ or "") != (project / where).absolute():
+        del sys.modules[module_name]  # the file of the same name of a project that was opened before
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and module_name.startswith(error.name):
             raise NotFound(
@@ -68,10 +80,6 @@ def load_function(function: str, project: Path) -> Any:
         raise InvalidInput(f"{where} cannot be imported: {error}") from error
     except Exception as error:
         raise InvalidInput(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        known = _functions(module)
-        raise NotFound(f"{where} has no function {name!r}{did_you_mean(name, known)} (it has: {listed(known)})")
-    return getattr(module, name)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -27,6 +27,7 @@ Whole = npt.NDArray[np.object_]  # Python integers
 
 BITS = 20
 _FAR = 20  # levels from zero beyond which a factor would leave float64
+_HELD = 1 << 10  # chunks whose products, of at most 2^50 each, add up in 64 bits
 _CHUNK = 1 << 12  # rows whose digits, at a few dozen columns, stay in the second-level cache
 
 
@@ -88,6 +89,7 @@ def comoments_of(columns: Sequence[npt.NDArray[np.float64]]) -> CoMoments:
         levels.append(level_of(largest_of(column), BITS))
     digits, products = _zeros(2 * size), _zeros(2 * size, 2 * size)
     gaps, lost, lost_squares = _zeros(size, size), _zeros(size, 2 * size), _zeros(size, 3 * size)
+    held = [np.zeros(sums.shape, dtype=np.int64) for sums in (digits, products)]  # of some chunks: 2^63 is far
     at_missing = list(missing)
     space = np.empty((2 * size, min(_CHUNK, rows)))
     for start in range(0, rows, _CHUNK):
@@ -95,8 +97,12 @@ def comoments_of(columns: Sequence[npt.NDArray[np.float64]]) -> CoMoments:
         both = space[:, : min(_CHUNK, rows - start)]
         for at, (column, level) in enumerate(zip(cleaned, levels, strict=True)):
             both[at], both[at + size] = _digits(column[part], level)
-        digits += _whole(both.sum(axis=1))
-        products += _whole(both @ both.T)
+        held[0] += both.sum(axis=1).astype(np.int64)
+        held[1] += (both @ both.T).astype(np.int64)
+        if start // _CHUNK % _HELD == _HELD - 1 or start + _CHUNK >= rows:
+            for sums, part_sums in zip((digits, products), held, strict=True):
+                sums += part_sums.astype(object)
+                part_sums.fill(0)
         if at_missing:
             absent = np.stack([missing[at][part] for at in at_missing]).astype(np.float64)
             gaps[np.ix_(at_missing, at_missing)] += _whole(absent @ absent.T)

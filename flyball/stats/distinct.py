@@ -13,9 +13,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from flyball.stats.hashing import Hashes
+from flyball.stats.hashing import LOW_BITS, Hashes, hashes_of
 
-__all__ = ["RELATIVE_ERROR", "Registers", "estimated", "registers_of"]
+__all__ = ["RELATIVE_ERROR", "Registers", "estimated", "registers_of", "registers_of_spread"]
 
 Registers = npt.NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ def registers_of(hashes: Hashes) -> Registers:
     that each register may expect sixteen of them go first, and the others only where a register got none.
     """
     found = np.zeros(SIZE, dtype=np.uint8)
-    zeros = max((hashes.size // SIZE // 16).bit_length() - 1, 0)
+    zeros = _zeros_of(hashes.size)
     mask = np.uint64((1 << zeros) - 1)
     for start in range(0, hashes.size, _CHUNK):
         part = hashes[start : start + _CHUNK]
@@ -41,9 +41,32 @@ def registers_of(hashes: Hashes) -> Registers:
     is_open = found <= zeros
     if zeros and bool(is_open.any()):
         for start in range(0, hashes.size, _CHUNK):
-            part = hashes[start : start + _CHUNK]
-            _raise(found, part.compress(is_open[(part >> np.uint64(_RANKS)).view(np.int64)]))
+            _raise_open(found, hashes[start : start + _CHUNK], is_open)
     return found
+
+
+def registers_of_spread(products: Hashes) -> Registers:
+    """Return the registers of the hashes of numbers that `hashing.spread` has seen, shape (n,): as `registers_of` does,
+    but only one hash in sixteen is made where there are many different numbers."""
+    found = np.zeros(SIZE, dtype=np.uint8)
+    zeros = min(_zeros_of(products.size), LOW_BITS)
+    below = np.uint64((1 << 64 - zeros) - 1)
+    for start in range(0, products.size, _CHUNK):
+        part = products[start : start + _CHUNK]
+        _raise(found, hashes_of(part.compress(part <= below) if zeros else part))
+    is_open = found <= zeros
+    if zeros and bool(is_open.any()):
+        for start in range(0, products.size, _CHUNK):
+            _raise_open(found, hashes_of(products[start : start + _CHUNK]), is_open)
+    return found
+
+
+def _zeros_of(size: int) -> int:
+    return max((size // SIZE // 16).bit_length() - 1, 0)
+
+
+def _raise_open(registers: Registers, hashes: Hashes, is_open: npt.NDArray[np.bool_]) -> None:
+    _raise(registers, hashes.compress(is_open[(hashes >> np.uint64(_RANKS)).view(np.int64)]))
 
 
 def _raise(registers: Registers, hashes: Hashes) -> None:

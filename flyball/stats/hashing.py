@@ -3,7 +3,10 @@
 Sketches that are merged must agree on the hash of a value, on every machine and in every release; a library's own hash
 promises neither. Sketches (`distinct`, `frequencies`, `row_samples`) and the profiles built from them call this.
 
-Numbers are mixed by the finaliser of MurmurHash3 (Appleby 2011, `fmix64`), texts word by word with the same steps.
+Numbers are hashed in two steps, as most callers need only the first for most values. The first (`spread`) folds the 64
+bits of a value and multiplies them by an odd constant: a bijection of even upper bits. The second (`hashes_of`) mixes
+that by the finaliser of MurmurHash3 (Appleby 2011, `fmix64`), and puts the first's upper bits below, so that whoever
+looks for hashes that end in zeros (`distinct`) mixes a few only. Texts are mixed word by word with the same steps.
 """
 
 from __future__ import annotations
@@ -13,7 +16,19 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NULL_HASH", "Hashes", "chain", "float_hashes", "integer_hashes", "mixed", "text_hashes"]
+__all__ = [
+    "LOW_BITS",
+    "NULL_HASH",
+    "Hashes",
+    "chain",
+    "chain_words",
+    "float_hashes",
+    "hashes_of",
+    "integer_hashes",
+    "mixed",
+    "spread",
+    "text_hashes",
+]
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -21,6 +36,9 @@ NULL_HASH = np.uint64(0x8F3C_6E1B_A95D_7247)
 _FIRST, _SECOND = np.uint64(0xFF51_AFD7_ED55_8CCD), np.uint64(0xC4CE_B9FE_1A85_EC53)
 _STEP = np.uint64(0x9E37_79B9_7F4A_7C15)  # 2**64 over the golden ratio, odd
 _HALF = np.uint64(33)
+_FOLD = np.uint64(32)  # numbers of few digits have zeros below: the upper half goes into the lower
+LOW_BITS = 4  # of a number's hash, that `spread` tells already
+_UPPER = np.uint64((1 << 64) - (1 << LOW_BITS))
 _CHUNK = 1 << 15  # 256 KiB of words: the passes below stay in the second-level cache
 _LONG_BYTES = 512  # longer texts are hashed one by one, so that a single long one does not set the number of passes
 
@@ -44,23 +62,63 @@ def mixed(words: npt.NDArray[np.uint64], space: Hashes | None = None) -> Hashes:
     return out
 
 
-def float_hashes(values: npt.NDArray[np.float64], space: Hashes | None = None) -> Hashes:
+def spread(words: npt.NDArray[np.uint64], space: Hashes | None = None, rows: Hashes | None = None) -> Hashes:
+    """Return the first step of the hash of each word, shape (n,), written into `space` where it is given.
+
+    Args:
+        words: the 64 bits of each value, shape (n,).
+        space: of n words or more, to write into.
+        rows: hashes of rows, shape (n,), into which the words are chained on the way.
+    """
+    out = np.empty(words.size, dtype=np.uint64) if space is None else space[: words.size]
+    for start in range(0, words.size, _CHUNK):
+        block = slice(start, start + _CHUNK)
+        part = out[block]
+        np.right_shift(words[block], _FOLD, out=part)
+        np.bitwise_xor(words[block], part, out=part)
+        if rows is not None:
+            chain(rows[block], part)
+        np.multiply(part, _STEP, out=part)
+    return out
+
+
+def hashes_of(products: Hashes) -> Hashes:
+    """Return the hashes, shape (n,), of values that `spread` has seen: they end in the upper `LOW_BITS` bits of it."""
+    found = mixed(products)
+    np.bitwise_and(found, _UPPER, out=found)
+    np.bitwise_or(found, products >> np.uint64(64 - LOW_BITS), out=found)
+    return found
+
+
+def float_hashes(values: npt.NDArray[np.float64]) -> Hashes:
     """Return the hashes of floats, shape (n,); the caller has made -0.0 to 0.0."""
-    return mixed(np.ascontiguousarray(values).view(np.uint64), space)
+    return hashes_of(spread(np.ascontiguousarray(values).view(np.uint64)))
 
 
-def integer_hashes(values: npt.NDArray[np.int64], space: Hashes | None = None) -> Hashes:
+def integer_hashes(values: npt.NDArray[np.int64]) -> Hashes:
     """Return the hashes of 64-bit integers, shape (n,)."""
-    return mixed(np.ascontiguousarray(values).view(np.uint64), space)
+    return hashes_of(spread(np.ascontiguousarray(values).view(np.uint64)))
 
 
 def chain(rows: Hashes, column: Hashes) -> None:
-    """Take the hashes of one more column into those of the rows, in place; the order of the columns counts.
+    """Take one more column into the hashes of the rows, in place; the order of the columns counts.
 
-    Rows begin as zeros and are to be `mixed` once when all columns are in.
+    Rows begin as zeros and are to be `mixed` once when all columns are in. A column is hashes of its values, or their
+    words folded: neither loses what tells two values apart.
     """
     np.multiply(rows, _STEP, out=rows)
     np.add(rows, column, out=rows)
+
+
+def chain_words(rows: Hashes, words: npt.NDArray[np.uint64]) -> None:
+    """Take the words of one more column, shape (n,), into the hashes of the rows in place, folded as `spread` does."""
+    spare = np.empty(min(_CHUNK, words.size), dtype=np.uint64)
+    for start in range(0, words.size, _CHUNK):
+        block = slice(start, start + _CHUNK)
+        part = spare[: rows[block].size]
+        np.right_shift(words[block], _FOLD, out=part)
+        np.bitwise_xor(words[block], part, out=part)
+        chain(rows[block], part)
 
 
 def text_hashes(data: bytes, lengths: npt.NDArray[np.integer]) -> Hashes:
@@ -74,20 +132,30 @@ def text_hashes(data: bytes, lengths: npt.NDArray[np.integer]) -> Hashes:
     starts = np.cumsum(sizes) - sizes
     hashes = mixed(sizes.view(np.uint64) + _STEP)
     long = np.flatnonzero(sizes > _LONG_BYTES)
-    short = np.flatnonzero((sizes > 0) & (sizes <= _LONG_BYTES)) if long.size else np.flatnonzero(sizes)
-    for at in long.tolist():
-        text = data[starts[at] : starts[at] + sizes[at]]
-        hashes[at] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    for place_of_long in long.tolist():
+        text = data[starts[place_of_long] : starts[place_of_long] + sizes[place_of_long]]
+        hashes[place_of_long] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
     words = np.ndarray(shape=(len(data) + 1,), dtype="<u8", buffer=data + bytes(8), strides=(1,))
-    offset = 0
-    while short.size:  # at most _LONG_BYTES / 8 times
-        left = sizes[short] - offset
-        word = words[starts[short] + offset] & _MASKS[np.minimum(left, 8)]
-        mine = (hashes[short] ^ word) * _FIRST
+    is_left = sizes > 0
+    is_left[long] = False
+    place = None if bool(is_left.all()) else np.flatnonzero(is_left)  # of what is left; None: all texts are
+    at, left, mine = (v if place is None else v[place] for v in (starts, sizes, hashes))
+    while mine.size:  # at most _LONG_BYTES / 8 times
+        word = words[at]
+        if int(left.min()) < 8:
+            word &= _MASKS.take(np.minimum(left, 8))
+        mine = np.bitwise_xor(mine, word, out=word)
+        mine *= _FIRST
         mine ^= mine >> _HALF
-        hashes[short] = mine * _SECOND
-        offset += 8
-        short = short[left > 8]
+        mine *= _SECOND
+        is_left = left > 8
+        if not bool(is_left.all()):
+            if place is None:
+                hashes, place = mine.copy(), np.arange(mine.size)
+            else:
+                hashes[place] = mine
+            place, at, left, mine = (v.compress(is_left) for v in (place, at, left, mine))
+        at, left = at + 8, left - 8
     return mixed(hashes)
 
 

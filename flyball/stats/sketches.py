@@ -180,7 +180,7 @@ def histogram_of_integers(values: npt.NDArray[np.int64], limit: int) -> Histogra
     if values.size <= _SMALL:
         return _sorted_keys(keys, "integer", limit)
     first, last = int(keys.min()), int(keys.max())
-    shift = max((last - first).bit_length() - _FINER_BITS, 0)
+    shift = max((last - first).bit_length() - min(_FINER_BITS, limit.bit_length() + 2), 0)
     cells, counts, shift = _cells(keys, first >> shift, shift, limit)
     order = np.argsort(cells)
     return _fitted(cells[order], counts[order], shift, "integer", limit)
@@ -227,6 +227,7 @@ def _cells(bits: Keys, base: int, shift: int, limit: int, space: Keys | None = N
     table = np.bincount(index)
     found = np.flatnonzero(table)
     cells = found.astype(np.uint64) + np.uint64(base)
+    table_bits = min(_FINER_BITS, limit.bit_length() + 5)  # many more cells than the limit would only be joined again
     while found.size <= limit and shift > 0:
         rank = np.zeros(table.size, dtype=np.int64)
         rank[found] = np.arange(found.size)
@@ -241,7 +242,7 @@ def _cells(bits: Keys, base: int, shift: int, limit: int, space: Keys | None = N
                 is_exact = bool((example.take(code) == bits[block]).all())
         if is_exact:
             return example, table[found], 0
-        finer = min(shift, _FINER_BITS - (found.size - 1).bit_length())
+        finer = min(shift, max(table_bits - (found.size - 1).bit_length(), 1))
         mask = np.uint64((1 << finer) - 1)
         shift -= finer
         for start in range(0, bits.size, _BLOCK):

@@ -91,6 +91,7 @@ def register(
     note: str = "",
     cause: int | None = None,
     permit: Permit | None = None,
+    features: Mapping[str, Any] | None = None,
 ) -> Version:
     """Publish a model as the next version of `model/<name>`, which must have been declared.
 
@@ -108,6 +109,8 @@ def register(
         run: the run that made it.
         note: a sentence that stays with the version.
         cause: the event because of which this is done.
+        features: the pinned feature service that it was trained with (`FeatureService.pinned()`); it travels in the
+            bundle, so that whoever loads the model can tell whether the views at hand are still those.
         permit: asked, with its inputs and what it learnt from, whether the model may be registered at all.
 
     Raises:
@@ -117,8 +120,11 @@ def register(
     """
     with ledger.read() as world:
         world.resources.get("model", name)
-    kept: Bundle = bundle.save(blobs, model, example=example, metadata={"name": name, "run": run})
+    pinned = {} if features is None else {"features": dict(features)}
+    kept: Bundle = bundle.save(blobs, model, example=example, metadata={"name": name, "run": run, **pinned})
     sources = ([(trained_on, "trained on")] if trained_on else []) + list(also_from)
+    views = [view["definition"]["name"] for view in pinned.get("features", {}).get("views", [])]
+    sources += [(Ref("feature-view", view), "looked up") for view in views]
     if permit is not None:
         permit([field.name for field in kept.signature.inputs], [source for source, _ in sources])
     metadata: dict[str, Any] = {
@@ -128,6 +134,7 @@ def register(
         "trained_on": str(trained_on) if trained_on else None,
         "note": note or None,
         "comparison": dict(comparison) if comparison else None,
+        **pinned,
     }
     if evaluation is not None:
         metadata |= {"task": evaluation.task, "metric": evaluation.metric}

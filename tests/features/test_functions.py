@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from flyball.errors import Corrupt, InvalidInput, NotFound, StepFailed
 from flyball.features.functions import FOLDER, FunctionSpec, keep_function, load_function
+from flyball.features.prepared import buckets, calendar, hashed, holidays
 from flyball.features.requests import OnRequest, on_request
 from flyball.features.served import LoadedFunction, ServedFeatures, read_feature
 from flyball.features.specs import ViewSpec
@@ -259,3 +260,26 @@ def test_two_features_of_one_name_are_refused(project: ModuleType, home: Path) -
     calendar = read_feature(keep_function(project.calendar, home).to_dict(), lambda s: load_function(s, home))
     with pytest.raises(InvalidInput, match='both legs and calendar have a feature "hour"'):
         ServedFeatures([view, calendar])
+
+
+@pytest.mark.parametrize(
+    ("ready_made", "record"),
+    [
+        (calendar("at", zone="America/New_York", parts=["hour", "weekday", "hour_sin", "is_weekend"], prefix="dep_"),
+         {"at": "2026-07-04T02:30:00Z"}),
+        (holidays("at", country="US", zone="America/New_York", years=(2025, 2026)), {"at": "2026-07-05T02:30:00Z"}),
+        (buckets("it's", [0.0, 2.5]), {"it's": 2.5}),
+        (hashed("carrier", 97, name="c"), {"carrier": "Ünited"}),
+    ],
+    ids=lambda value: getattr(value, "name", "record"),
+)  # fmt: skip
+def test_a_ready_made_function_is_kept_as_the_call_that_makes_it(
+    ready_made: OnRequest, record: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = keep_function(ready_made, tmp_path)
+    assert keep_function(ready_made, tmp_path) == spec
+    sys.modules.pop(f"flyball_function_{Path(spec.file).stem}")
+    loaded = load_function(FunctionSpec.from_dict(spec.to_dict()), tmp_path)
+    assert loaded is not ready_made and loaded.digest == ready_made.digest
+    assert loaded.compute(record) == ready_made.compute(record) is not None
+    assert "= holidays(" not in (tmp_path / FOLDER / spec.file).read_text()  # that would need its library

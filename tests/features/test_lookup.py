@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -61,14 +62,16 @@ def written(row: dict[str, Any]) -> OnlineValue:
     return OnlineValue(event, values, arrival)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("fewest_together", [1, 100])
+@settings(max_examples=120, deadline=None)
 @given(
     given_rows=rows, asked=st.lists(st.sampled_from(["a", "b", "c", "a long key of text", "17", None, "z"]), max_size=9)
 )
 def test_a_plan_says_what_each_row_says_alone(
-    store: SqliteOnline, given_rows: list[dict[str, Any]], asked: list[str | None]
+    store: SqliteOnline, fewest_together: int, given_rows: list[dict[str, Any]], asked: list[str | None]
 ) -> None:
     store.delete(VIEW.stored_as)
+    vars(VIEW).pop("_compiled", None)  # which knows whether rows were alike before
     for row in given_rows:
         store.put(VIEW.stored_as, [(row["key"], written(row))])
     expected: dict[str, list[Any]] = {"x": [], "y": [], "m": [], "v_age_s": []}
@@ -88,7 +91,8 @@ def test_a_plan_says_what_each_row_says_alone(
         counts["missing"] += found is None
         counts["stale"] += age is not None and age > 60
     freshness = Freshness()
-    found_columns = LookUpPlan([VIEW]).look_up(store, {"k": asked}, NOW, ages=True, freshness=freshness)
+    with patch("flyball.features.lookup._FEWEST_TOGETHER", fewest_together):
+        found_columns = LookUpPlan([VIEW]).look_up(store, {"k": asked}, NOW, ages=True, freshness=freshness)
     assert found_columns == expected
     if asked:
         seen = freshness.views["v"]
@@ -174,3 +178,30 @@ def test_a_plan_of_two_views_reads_each_once_and_names_never_clash(store: Sqlite
     with pytest.raises(InvalidInput, match='two of the views have a feature "a"'):
         LookUpPlan([one, ViewSpec("three", ("k",), "at", {"a": "int64"})])
     assert micros_of(NOW) == int(NOW.timestamp() * 1e6)
+
+
+ALIKE = ViewSpec("alike", ("k",), "at", {"x": "float64", "m": "datetime"}, "known", ttl_s=60.0, defaults={"x": -1.0})
+times = st.lists(st.tuples(st.integers(-62, 1), st.integers(-3, 1)), max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(kept=times, asked=st.lists(st.integers(0, 9), min_size=1, max_size=12), is_text=st.booleans())
+def test_rows_that_are_alike_give_together_what_they_give_one_by_one(
+    store: SqliteOnline, kept: list[tuple[int, int]], asked: list[int], is_text: bool
+) -> None:
+    store.delete(ALIKE.stored_as)
+    keys = [f"customer number {n}" if is_text else str(n) for n in range(10)]
+    now_us = micros_of(NOW)
+    events = [now_us + event * 1_000_000 for event, _ in kept]
+    arrivals = [now_us + max(late, 0) * 1_000_000 for _, late in kept]
+    values = [b'[null,"2026-01-01T00:00:00Z"]' if n % 3 else b"[%d.5,null]" % n for n in range(len(kept))]
+    store.put_encoded(ALIKE.stored_as, ["x", "m"], keys[: len(kept)], events, values, arrivals)
+    answers = []
+    for fewest in (1, 1_000):
+        vars(ALIKE).pop("_compiled", None)
+        freshness = Freshness()
+        with patch("flyball.features.lookup._FEWEST_TOGETHER", fewest):
+            plan = LookUpPlan([ALIKE])
+            found = plan.look_up(store, {"k": [keys[n] for n in asked]}, NOW, ages=True, freshness=freshness)
+        answers.append((found, freshness.views["alike"]))
+    assert answers[0] == answers[1]

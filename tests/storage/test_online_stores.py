@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import orjson
 import pytest
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from flyball.errors import Corrupt, Incompatible, InvalidInput, Unavailable
 from flyball.storage.online import OnlineStore, OnlineValue, micros_of
 from flyball.storage.online import redis as redis_file
-from flyball.storage.online._sqlite_tables import place_of
 from flyball.storage.online.opening import OnlineSettings, open_online
+from flyball.storage.online.places import place_of
 from flyball.storage.online.redis import RedisOnline
 from flyball.storage.online.sqlite import SqliteOnline
 from flyball.testing.storage import OnlineCases
@@ -116,7 +117,97 @@ def test_a_thousand_keys_of_both_sorts_come_back_in_the_order_asked(one_file: Sq
         assert [row and orjson.loads(row[3])[0] for row in found] == [*range(count - 1, -1, -1), None]
 
 
+@pytest.mark.parametrize("kept", ["numbers", "texts", "both"])
+def test_rows_together_and_heads_are_what_is_read_one_by_one(one_file: SqliteOnline, kept: str) -> None:
+    name = {"numbers": "{}", "texts": "customer {}", "both": "{}"}[kept]
+    keys = [name.format(n) if kept != "both" or n % 2 else f"customer {n}" for n in range(300)]
+    there = keys[:200]
+    view = f"together {kept}"
+    assert one_file.together(view, keys) is None
+    one_file.put_encoded(
+        view, ["n", "t"], there, range(200), [b'[%d,"\xc3\xa9,\\""]' % n for n in range(200)], range(9, 209)
+    )
+    for asked in (keys[:8], keys[100:228], [*keys[190:210], keys[3], keys[3]], keys[250:260], keys[:200]):
+        rows, found = one_file.read(view, asked), one_file.together(view, asked)
+        assert [row and row[:2] for row in one_file.heads(view, asked)] == [row and row[:2] for row in rows]
+        if kept == "both" or len(asked) > 128 or not any(rows):
+            assert found is None
+            continue
+        assert found is not None
+        assert orjson.loads(found.events) == [row and row[0] for row in rows]
+        assert orjson.loads(found.values) == [row and orjson.loads(row[3]) for row in rows]
+        present = [row for row in rows if row]
+        assert (found.found, found.told, found.latest) == (len(present), len(present), max(row[1] for row in present))
+        assert one_file.names(view, found.shape) == ("n", "t")
+    one_file.put_encoded(view, ["other"], keys[:1], [999], [b"[1]"])
+    assert one_file.together(view, keys[:8]) is None, "rows of two shapes"
+
+
+clashes = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 4), st.sampled_from(["put", "bulk", "delete"])), max_size=15
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=clashes)
+def test_keys_with_the_same_hash_are_kept_apart(one_file: SqliteOnline, steps: list[tuple[int, int, str]]) -> None:
+    one_file.delete("clash")
+    expected: dict[str, int] = {}
+    keys = [f"a key of text {n}" for n in range(7)]
+    with patch("flyball.storage.online.places._HASH_MODULUS", 3):
+        for n, event, act in steps:
+            if act == "put":
+                one_file.put("clash", [(keys[n], OnlineValue(datetime.fromtimestamp(event, UTC), {"e": event}))])
+                expected[keys[n]] = max(expected.get(keys[n], event), event)
+            elif act == "bulk":
+                some = [*keys[n:], keys[n]]
+                one_file.put_encoded("clash", ["e"], some, [event * 10**6] * len(some), [b"[%d]" % event] * len(some))
+                expected |= {key: max(expected.get(key, event), event) for key in some}
+            else:
+                assert one_file.delete("clash", [keys[n]]) == (expected.pop(keys[n], None) is not None)
+        wanted = [expected.get(key) for key in keys]
+        assert [v and v.values["e"] for v in one_file.get("clash", keys)] == wanted
+        assert [(v := one_file.get("clash", [key])[0]) and v.values["e"] for key in keys] == wanted
+        assert one_file.count("clash") == len(expected)
+        together = one_file.together("clash", keys)
+        if together is not None:
+            assert [row and row[0] for row in orjson.loads(together.values)] == wanted
+
+
 # the file
+
+
+def second_format(path: Path) -> None:
+    """Write a file as the second format was."""
+    connection = sqlite3.connect(path)
+    columns = "event INTEGER NOT NULL, arrival INTEGER, shape INTEGER NOT NULL, value BLOB NOT NULL"
+    connection.executescript(
+        "CREATE TABLE views (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
+        "CREATE TABLE shapes (id INTEGER PRIMARY KEY, names TEXT NOT NULL UNIQUE);"
+        f"CREATE TABLE numbered_1 (key INTEGER PRIMARY KEY, {columns});"
+        f"CREATE TABLE named_1 (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, {columns});"
+        "INSERT INTO views VALUES (1, 'a@1'); INSERT INTO shapes VALUES (1, '[\"x\"]'); PRAGMA user_version=2"
+    )
+    micros = micros_of(NOW)
+    connection.execute("INSERT INTO numbered_1 VALUES (?, ?, NULL, 1, ?)", (place_of("7"), micros, b"[7]"))
+    named = [(f"customer {n}", micros, n, b"[%d]" % n) for n in range(20_050)]
+    connection.executemany("INSERT INTO named_1 (key, event, arrival, shape, value) VALUES (?, ?, ?, 1, ?)", named)
+    connection.commit()
+    connection.close()
+
+
+def test_a_file_of_the_second_format_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "online.sqlite"
+    second_format(path)
+    for _ in range(2):
+        store = SqliteOnline(path)
+        assert store.count("a@1") == 20_051
+        keys = ["7", *(f"customer {n}" for n in range(20_050))]
+        assert [v.values["x"] for v in store.get("a@1", keys) if v] == [7, *range(20_050)]
+    earlier = OnlineValue(NOW, {"x": 0}, datetime.fromtimestamp(0, UTC))
+    assert store.put("a@1", [("customer 9", earlier), ("customer 20050", earlier)]) == 1
+    assert store.delete("a@1", ["customer 1"]) == 1
+    assert store.count("a@1") == 20_051
 
 
 def first_format(path: Path) -> None:
@@ -173,9 +264,9 @@ def test_a_rewriting_that_is_killed_or_made_twice_at_once_loses_nothing(tmp_path
 def test_files_that_are_none_and_of_a_later_release_are_refused(tmp_path: Path) -> None:
     later, other = tmp_path / "later.sqlite", tmp_path / "other.sqlite"
     connection = sqlite3.connect(later)
-    connection.execute("PRAGMA user_version=3")
+    connection.execute("PRAGMA user_version=4")
     connection.close()
-    with pytest.raises(Incompatible, match="has format 3, this release reads 2"):
+    with pytest.raises(Incompatible, match="has format 4, this release reads 3"):
         SqliteOnline(later)
     other.write_bytes(b"no database" * 1000)
     with pytest.raises(Corrupt, match="is no file of online values"):

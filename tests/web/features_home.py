@@ -127,7 +127,7 @@ def furnish(home: FeatureHome) -> None:
         dataset="flown",
         function="features.py:broken",
         description=HOSTILE,
-        materialise={"every": "1d"},
+        materialise={},
     )
     for name in ("previous_leg", "departures", "weather_then"):
         at.keep_view(name)

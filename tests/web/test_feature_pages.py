@@ -134,6 +134,7 @@ def test_an_ending_view_says_why_and_what_to_use_and_a_form_ends_it(client: http
 def test_a_failed_view_shows_its_error_and_hostile_text_stays_text(client: httpx2.Client) -> None:
     page = client.get("/features/broken")
     assert "unable to find column" in words(page) and HOSTILE not in page.text
+    assert "Kept up to date every 1h, and with each version of its data" in words(page)
     assert client.get("/features/nowhere").status_code == 404
     assert client.get("/features/previous_leg/99").status_code == 404
     assert client.get("/feature-services/nowhere").status_code == 404

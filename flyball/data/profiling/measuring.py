@@ -1,8 +1,8 @@
 """Look at rows: a Polars column becomes its sketch, its values as numbers, and a hash for each row.
 
-Vectorised throughout: passes over NumPy arrays that stay in cache where they can, and Polars for what is text. A text
-column of few distinct values is grouped by Polars' own fast hash, which serves only to find equal rows; what is kept
-are stable hashes (`stats.hashing`) of one text a group.
+Vectorised throughout: passes over NumPy arrays that stay in cache where they can, and Polars for what is text. A column
+of few distinct values is grouped, and all else told from one value a group and the counts. Texts are grouped by Polars'
+own fast hash, which serves only to find equal rows; what is kept are stable hashes (`stats.hashing`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ import numpy.typing as npt
 import polars as pl
 
 from flyball.data.profiling.columns import ColumnSketch, Kind, has_each_value
-from flyball.data.profiling.grouping import grouped
-from flyball.stats.distinct import registers_of
+from flyball.data.profiling.grouping import are_few, grouped
+from flyball.stats.distinct import Registers, registers_of, registers_of_spread
 from flyball.stats.frequencies import names_of, names_of_rows
-from flyball.stats.hashing import NULL_HASH, Hashes, chain, float_hashes, integer_hashes, mixed, text_hashes
+from flyball.stats.hashing import (
+    NULL_HASH,
+    Hashes,
+    chain,
+    chain_words,
+    float_hashes,
+    hashes_of,
+    integer_hashes,
+    spread,
+    text_hashes,
+)
 from flyball.stats.sketches import Histogram, histogram_of_counts, histogram_of_floats, histogram_of_integers
 from flyball.stats.sums import Sums, sums_of, sums_of_counts
 
@@ -28,7 +38,8 @@ __all__ = ["TIME_CELLS", "Measured", "kind_of", "measured"]
 Floats = npt.NDArray[np.float64]
 
 TIME_CELLS = 1 << 15  # an hourly series of three years has a cell for each hour, so that gaps are seen exactly
-DENSE_RANGE = 1 << 20  # integers within such a range are counted one by one in a table
+DENSE_RANGE = 1 << 16  # integers within such a range are counted one by one in a table
+_MOST_HOURS = 1 << 20  # more than a century: hours within are counted one by one
 _BLOCK = 1 << 16  # rows taken together, so that what is between stays in cache
 _TEXT_ROWS = 1 << 16  # texts are joined this many at a time
 _HOUR_US = 3_600_000_000
@@ -108,11 +119,9 @@ def _numbers(
         ends = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     elif ends[0] <= 0.0 <= ends[1]:
         every = values = values + 0.0
-    histogram = histogram_of_floats(values, ends=ends, space=space)
-    hashes = float_hashes(every, space)
-    is_exact = histogram.is_exact
-    registers = None if is_exact else registers_of(float_hashes(values) if nans or infinities else hashes)
-    largest = max(ends[1], -ends[0])
+    products = _spread(every.view(np.uint64), there, rows, space)
+    finite = products.compress(np.isfinite(every)) if nans or infinities else products
+    histogram, sums, registers = _distribution(values, finite, space, ends)
     zeros = int(values.size - np.count_nonzero(values)) if ends[0] <= 0.0 <= ends[1] else 0
     sketch = ColumnSketch(
         "number",
@@ -126,11 +135,26 @@ def _numbers(
         least=ends[0] if values.size else None,
         greatest=ends[1] if values.size else None,
         histogram=histogram,
-        sums=sums_of_counts(histogram.values, histogram.counts) if is_exact else sums_of(values, largest),
-        registers=registers,
+        sums=sums,
+        registers=None if histogram.is_exact else registers,
     )
-    _chain(rows, hashes, there)
     return Measured(sketch, _floats_at(every, there))
+
+
+def _distribution(
+    values: Floats, products: Hashes, space: Hashes, ends: tuple[float, float] | None
+) -> tuple[Histogram, Sums, Registers]:
+    """Return what is kept of the values of numbers, of which `products` (which may lie in `space`) tell equal ones."""
+    groups = grouped(products, keep_slots=False) if are_few(products) else None
+    if groups is not None:
+        each = values[groups.examples]
+        registers = registers_of(hashes_of(products[groups.examples]))
+        return histogram_of_counts(each, groups.counts), sums_of_counts(each, groups.counts), registers
+    registers = registers_of_spread(products)
+    histogram = histogram_of_floats(values, ends=ends, space=space)
+    if histogram.is_exact:
+        return histogram, sums_of_counts(histogram.values, histogram.counts), registers
+    return histogram, sums_of(values, max(ends[1], -ends[0]) if ends else None), registers
 
 
 def _integers(
@@ -141,22 +165,18 @@ def _integers(
     least, greatest = (int(numbers.min()), int(numbers.max())) if size else (0, 0)
     registers = None
     if size and greatest - least < min(DENSE_RANGE, 8 * size):
-        index = np.subtract(numbers, least, out=space[:size].view(np.int64))
-        table = np.bincount(index)
-        every = mixed(np.arange(least, greatest + 1, dtype=np.int64).view(np.uint64))
-        _chain_taken(rows, every, index, there)
+        _spread(numbers.view(np.uint64), there, rows, None)
+        table = np.bincount(np.subtract(numbers, least, out=space[:size].view(np.int64)))
         found = np.flatnonzero(table)
         histogram = histogram_of_counts((found + least).astype(np.float64), table[found])
         sums = sums_of_counts((found + least).astype(np.float64), table[found])
         if not has_each_value("integer", histogram, least, greatest):
-            registers = registers_of(every[found])
+            registers = registers_of(integer_hashes(found + least))
     else:
-        values = numbers.astype(np.float64)
-        histogram, sums = histogram_of_floats(values, space=space), sums_of(values)
-        hashes = integer_hashes(numbers, space)
-        _chain(rows, hashes, there)
-        if size and not has_each_value("integer", histogram, least, greatest):
-            registers = registers_of(hashes)
+        products = _spread(numbers.view(np.uint64), there, rows, space)
+        histogram, sums, registers = _distribution(numbers.astype(np.float64), products, space, None)
+        if not size or has_each_value("integer", histogram, least, greatest):
+            registers = None
     sketch = ColumnSketch(
         "integer",
         str(series.dtype),
@@ -177,13 +197,13 @@ def _times(
     series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] | None, rows: Hashes, space: Hashes
 ) -> Measured:
     micros = known.cast(pl.Datetime("us")).to_physical().to_numpy()
-    hashes = integer_hashes(micros, space)
+    registers = registers_of_spread(_spread(micros.view(np.uint64), there, rows, space))
     histogram = histogram_of_integers(micros, TIME_CELLS)
     hours = micros // _HOUR_US
     week = np.zeros(168, dtype=np.int64)
     if micros.size:
         first = int(hours.min())
-        if int(hours.max()) - first < DENSE_RANGE:
+        if int(hours.max()) - first < _MOST_HOURS:
             by_hour = np.bincount(hours - first)
             np.add.at(week, (np.arange(by_hour.size) + first + _FIRST_MONDAY_H) % 168, by_hour)
         else:
@@ -196,10 +216,9 @@ def _times(
         least=int(micros.min()) if micros.size else None,
         greatest=int(micros.max()) if micros.size else None,
         histogram=histogram,
-        registers=None if histogram.is_exact else registers_of(hashes),
+        registers=None if histogram.is_exact else registers,
         week=week,
     )
-    _chain(rows, hashes, there)
     return Measured(sketch, _floats_at(micros, there))
 
 
@@ -208,8 +227,7 @@ def _booleans(series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] 
     sketch = ColumnSketch(
         "boolean", str(series.dtype), len(series), len(series) - len(known), zeros=int((values == 0).sum())
     )
-    hashes = integer_hashes(np.array([0, 1]))[values]
-    _chain(rows, hashes, there)
+    _spread(values.view(np.uint64), there, rows, None)
     return Measured(sketch, _floats_at(values, there))
 
 
@@ -230,7 +248,7 @@ def _texts(series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] | N
         names = names_of(each, groups.counts, lambda at: texts.gather(at).to_list())
         sizes = texts.str.len_chars().to_numpy().astype(np.int64)
         by_length, empty = histogram_of_counts(sizes, groups.counts), int(groups.counts[sizes == 0].sum())
-        by_slot = each if groups.numbers is None else each[groups.numbers]
+        by_slot = groups.by_slot(each)
         _chain_taken(rows, by_slot, groups.slots, there)
         values = _floats_at(groups.slots, there, by_slot.astype(np.uint32))
     sketch = ColumnSketch(
@@ -290,6 +308,19 @@ def _integer_histogram(values: npt.NDArray[np.int64]) -> Histogram:
         found = np.flatnonzero(table)
         return histogram_of_counts(found, table[found])
     return histogram_of_floats(values.astype(np.float64))
+
+
+def _spread(words: Hashes, there: npt.NDArray[np.bool_] | None, rows: Hashes, space: Hashes | None) -> Hashes:
+    """Chain the words of values into the hashes of their rows; return them spread, where there is `space` for it."""
+    if there is None and space is not None:
+        return spread(words, space, rows)
+    if there is None:
+        chain_words(rows, words)
+        return words
+    every = np.full(there.size, NULL_HASH, dtype=np.uint64)
+    every[there] = words
+    chain_words(rows, every)
+    return words if space is None else spread(words, space)
 
 
 def _chain(rows: Hashes, hashes: Hashes, there: npt.NDArray[np.bool_] | None) -> None:

@@ -20,9 +20,9 @@ from flyball.stats.row_samples import RowSample, lowest
 __all__ = ["FEW_ROWS", "MOST_CORRELATED", "ONE_IN", "TableSketch", "merged", "sketch_of"]
 
 MOST_CORRELATED = 64  # numeric columns, the first in the table's order
-FEW_ROWS = 1 << 16  # up to here all rows are multiplied, beyond it one in `ONE_IN`, chosen by its hash
-ONE_IN = 16
-_SHIFT = np.uint64(64 - 4)
+FEW_ROWS = 1 << 15  # up to here all rows are multiplied, beyond it one in `ONE_IN`, chosen by its hash
+ONE_IN = 32
+_SHIFT = np.uint64(64 - 5)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TableSketch:
         sampled: the columns whose values the sample has, in its order.
         correlated: the columns that are multiplied, in order.
         all_products: of all rows; None when there are more than `FEW_ROWS`.
-        some_products: of one row in sixteen; None where fewer than two columns are numbers.
+        some_products: of one row in `ONE_IN`; None where fewer than two columns are numbers.
     """
 
     rows: int

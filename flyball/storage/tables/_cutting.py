@@ -56,10 +56,13 @@ def _fitting(frame: pl.DataFrame, rows: int, weight: int) -> tuple[int, int]:
     if not varying:
         take = min(rows, frame.height, max(1, -(-weight // fixed)) if fixed else rows)
         return take, take * fixed
+    if frame.height <= rows:
+        total = frame.height * fixed + sum(
+            frame.select(each.sum().alias(f"{at}") for at, each in enumerate(varying)).row(0)
+        )
+        if total < weight:
+            return frame.height, total
     heavy = frame.select((pl.sum_horizontal(varying) + fixed).cast(pl.Int64).alias("weight"))["weight"]
-    total = int(heavy.sum())
-    if total < weight and frame.height <= rows:
-        return frame.height, total
     reached = heavy.cum_sum()
     take = min(rows, frame.height, int(reached.search_sorted(weight, "left")) + 1)
     return take, int(reached[take - 1])

@@ -6,13 +6,11 @@ write that fails leaves nothing behind. Elsewhere each part is put as soon as it
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -20,17 +18,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from flyball.errors import Unavailable
 from flyball.storage.blobs import Adopting, BlobStore
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Staging", "full_disk_is_unavailable"]
+__all__ = ["Staging"]
 
 GROUP_ROWS = 131_072  # of a row group: a scan with a predicate reads or skips so many rows at a time
+_FEW_ROWS = 1 << 14  # parts of fewer are packed in a hurry: somebody waits for an append, and merging packs them anew
 _SMALL_BYTES = 4 << 20  # in memory; a first part up to here needs neither file nor thread on its way
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Staging:
@@ -83,20 +80,9 @@ class Staging:
         return parts
 
 
-@contextlib.contextmanager
-def full_disk_is_unavailable() -> Iterator[None]:
-    """Turn what Python and Polars say of a full disk into `Unavailable`."""
-    try:
-        yield
-    except (OSError, pl.exceptions.PolarsError) as error:
-        number = getattr(error, "errno", None)
-        if number in _FULL or any(f"(os error {code})" in str(error) for code in _FULL):
-            raise Unavailable("the disk is full; the table was not written, and what was there is as it was") from error
-        raise
-
-
 def _encode(frame: pl.DataFrame, target: Path | BytesIO) -> None:
-    frame.write_parquet(target, compression="zstd", statistics=True, row_group_size=GROUP_ROWS)
+    level = 1 if frame.height < _FEW_ROWS else 3
+    frame.write_parquet(target, compression="zstd", compression_level=level, statistics=True, row_group_size=GROUP_ROWS)
 
 
 def _hashed(path: Path) -> str:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
 
 from flyball.errors import InvalidInput, listed
 from flyball.storage.blobs import BlobStore
+from flyball.storage.disk import full_disk_is_unavailable
 from flyball.storage.tables import Part, Rows, Summariser, Table
 from flyball.storage.tables._cutting import cut
 from flyball.storage.tables._elsewhere import scan_elsewhere
 from flyball.storage.tables._manifest import decode, encode
-from flyball.storage.tables._staging import Staging, full_disk_is_unavailable
+from flyball.storage.tables._staging import Staging
 from flyball.storage.tables._tiers import merge_from
 from flyball.storage.tables.schemas import fitted, schema_of
 
@@ -24,7 +28,6 @@ __all__ = ["ParquetTables"]
 PART_ROWS = 1 << 20  # large enough to compress and to keep manifests short, small enough to rewrite for a few rows
 PART_BYTES = 128 << 20  # in memory; wide rows make smaller parts, so that a few of them always fit into memory
 _FULL_BYTES = 32 << 20  # on disk; a part of this size is not merged with others any more
-_SUMMARY_ROWS = 1 << 18  # rows summarised at once, which bounds what summarising adds to memory
 _SUMMARIES = 64  # merged summaries remembered, of some hundred kilobytes each
 SUMMARISED_ROWS = 1 << 14  # smaller parts are summarised when somebody asks: a small append must not wait for it
 
@@ -45,6 +48,7 @@ class ParquetTables:
         self._part_rows = part_rows
         self._part_bytes = part_bytes
         self._summarised_rows = summarised_rows
+        self._summary_of_table = lru_cache(_SUMMARIES)(self._summarise_table)
         self._merged_summary = lru_cache(_SUMMARIES)(self._merge_summaries)
 
     def write(self, frames: Rows, after: str | None = None) -> Table:
@@ -96,7 +100,7 @@ class ParquetTables:
         return local if len(local) == len(paths) else None
 
     def summary(self, digest: str) -> bytes | None:
-        return self._merged_summary(digest) if self._summariser else None
+        return self._summary_of_table(digest) if self._summariser else None
 
     # -- writing
 
@@ -112,13 +116,25 @@ class ParquetTables:
 
     def _encode(self, frames: Iterable[tuple[pl.DataFrame, int]], *, summarise: bool = True) -> list[Part]:
         """Keep each frame, given with what it weighs, as a part."""
-        notes: list[tuple[str | None, int]] = []
-        with full_disk_is_unavailable(), Staging(self._blobs) as staging:
+        notes: list[tuple[Future[str | None] | None, int]] = []
+        with full_disk_is_unavailable(), ExitStack() as scope:
+            aside: ThreadPoolExecutor | None = None
+            staging = scope.enter_context(Staging(self._blobs))
             for frame, weight in frames:
+                summary: Future[str | None] | None = None
+                if summarise and self._summariser and frame.height >= self._summarised_rows:
+                    if aside is None:  # a small append neither needs nor waits for a thread
+                        aside = scope.enter_context(ThreadPoolExecutor(1))
+                    summary = aside.submit(self._summarise, [frame])
                 staging.add(frame)
-                worth = summarise and frame.height >= self._summarised_rows
-                notes.append((self._summarise([frame]) if worth else None, weight))
-            return [Part(*part, *note) for part, note in zip(staging.kept(), notes, strict=True)]
+                notes.append((summary, weight))
+                if summary is not None:
+                    summary.result()  # so that one frame only is held
+            kept = staging.kept()
+            return [
+                Part(*part, summary.result() if summary is not None else None, weight)
+                for part, (summary, weight) in zip(kept, notes, strict=True)
+            ]
 
     def _tidy(self, parts: list[Part]) -> list[Part]:
         """Return the parts without empty ones, those at the end merged as far as it is time to."""
@@ -135,7 +151,7 @@ class ParquetTables:
             whole = self._summariser.merged([self._blobs.get(summary) for summary in summaries])
             return [*filled[:start], replace(merged[0], summary=self._blobs.put(whole))]
         later = [
-            replace(p, summary=self._summarise(_batches(self._scan([p])))) if p.rows >= self._summarised_rows else p
+            replace(p, summary=self._summarise(self._frames([p]))) if p.rows >= self._summarised_rows else p
             for p in merged
         ]
         return [*filled[:start], *later]
@@ -156,22 +172,35 @@ class ParquetTables:
         return None if self._summariser is None else self._blobs.put(self._summary_of(frames, self._summariser))
 
     def _summary_of(self, frames: Iterable[pl.DataFrame], summariser: Summariser) -> bytes:
-        pieces = (
-            piece for frame in frames for piece in (frame.iter_slices(_SUMMARY_ROWS) if frame.height else [frame])
-        )
-        slices = [summariser.of(piece) for piece in pieces]
-        return slices[0] if len(slices) == 1 else summariser.merged(slices)
+        """Summarise rows that come in frames of any size, as many at once as a part may have."""
+        frames = iter(frames)
+        first = next(frames)
+        pieces = cut(chain([first], frames), self._part_rows, self._part_bytes)
+        found = [summariser.of(piece) for piece, _ in pieces] or [summariser.of(first)]  # there may be no row
+        return found[0] if len(found) == 1 else summariser.merged(found)
 
-    def _merge_summaries(self, digest: str) -> bytes | None:
+    def _summarise_table(self, digest: str) -> bytes | None:
         assert self._summariser is not None
         parts = self.read(digest).parts
-        found = [self._blobs.get(part.summary) for part in parts if part.summary is not None]
+        known = tuple(part.summary for part in parts if part.summary is not None)
         rest = [part for part in parts if part.summary is None]
+        found = [self._merged_summary(known)] if known else []
         if rest:
-            found.append(self._summary_of(_batches(self._scan(rest)), self._summariser))
+            found.append(self._summary_of(self._frames(rest), self._summariser))
+        return found[0] if len(found) == 1 else self._summariser.merged(found)
+
+    def _merge_summaries(self, summaries: tuple[str, ...]) -> bytes:
+        """Merge what is kept. Remembered by itself: appends leave nearly all of it as it was."""
+        assert self._summariser is not None
+        found = [self._blobs.get(summary) for summary in summaries]
         return found[0] if len(found) == 1 else self._summariser.merged(found)
 
     # -- reading
+
+    def _frames(self, parts: Sequence[Part]) -> Iterator[pl.DataFrame]:
+        """Return the rows of parts in frames, of which the first has none."""
+        rows = self._scan(parts)
+        return chain([rows.head(0).collect()], _batches(rows))
 
     def _scan(self, parts: Sequence[Part]) -> pl.LazyFrame:
         paths = [self._blobs.path(part.digest) for part in parts]

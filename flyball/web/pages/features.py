@@ -224,12 +224,17 @@ def _histogram(column: Any) -> dict[str, Any] | None:
         return None
     if column.bars is not None:
         counts = [0.0, *column.bars.counts, 0.0, float(column.nulls)]
-        return histogram({"edges": list(column.bars.edges), "counts": counts}, None)
+        return _alone(histogram({"edges": list(column.bars.edges), "counts": counts}, None))
     if not column.top:
         return None
     names, counts = [str(value) for value, _ in column.top], [float(count) for _, count in column.top]
     rest = max(column.rows - column.nulls - sum(counts), 0.0)
-    return histogram({"names": names, "counts": [*counts, rest, float(column.nulls)]}, None)
+    return _alone(histogram({"names": names, "counts": [*counts, rest, float(column.nulls)]}, None))
+
+
+def _alone(chart: dict[str, Any]) -> dict[str, Any]:
+    """Return a histogram that has nothing beside it, and so needs no names."""
+    return {key: value for key, value in chart.items() if key != "live"}
 
 
 def _compared(platform: Platform, name: str) -> dict[str, Any]:
