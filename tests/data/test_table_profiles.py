@@ -362,7 +362,7 @@ def test_facts_of_others_travel_with_the_column() -> None:
 def test_what_is_no_profile_is_refused_in_words() -> None:
     with pytest.raises(Corrupt, match="not a stored profile"):
         TableProfile.from_bytes(b"PAR1 and more")
-    with pytest.raises(Incompatible, match="has format 9; this release reads 2"):
+    with pytest.raises(Incompatible, match="has format 9; this release reads 1"):
         TableProfile.from_bytes(b"FBPF\x09" + WHOLE[5:])
     for damaged in (WHOLE[:-40], WHOLE[:5] + b"\x00" + WHOLE[6:], WHOLE[:200]):
         with pytest.raises(Corrupt, match="profile the rows again"):

@@ -90,6 +90,14 @@ def test_what_differs_online_is_told_with_examples_when_asked_for(client: httpx2
     assert re.search(r"Entities that differ .* departures_1h EWR 999", compared)
 
 
+def test_the_overview_tells_which_views_are_wrong(client: httpx2.Client) -> None:
+    text = words(client.get("/"))
+    assert (
+        "disagrees feature-view/departures : 66.7%" in text and "failed feature-view/broken : the view broken" in text
+    )
+    assert "feature-view/previous_leg :" not in text
+
+
 def test_columns_hidden_from_the_reader_are_hidden_here_too(
     site: tuple[FeatureHome, Server], client: httpx2.Client
 ) -> None:

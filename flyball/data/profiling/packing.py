@@ -28,7 +28,7 @@ from flyball.stats.sums import Sums
 
 __all__ = ["FORMAT", "packed", "unpacked"]
 
-FORMAT = 2  # 1 hashed numbers otherwise: what was kept then does not merge with what is kept now
+FORMAT = 1
 _MAGIC = b"FBPF"
 _UNSIGNED = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
 _DTYPES = {dtype.str: dtype for dtype in (*_UNSIGNED, np.dtype("<f4"))}

@@ -93,6 +93,12 @@ def _wrong(site: Site, resources: list[Resource], plane_is_dead: bool) -> list[d
                 {"tone": state_tone(word), "word": word, "parts": site.said(text), "href": ref_url(resource.ref),
                  "since": resource.updated_at}
             )  # fmt: skip
+        elif reason and resource.kind == "feature-view" and state_of(resource) in ("failed", "stale", "disagrees"):
+            word = state_of(resource)
+            found.append(
+                {"tone": state_tone(word), "word": word, "parts": site.said(f"{resource.ref}: {reason}"),
+                 "href": ref_url(resource.ref), "since": resource.updated_at}
+            )  # fmt: skip
     since = site.platform.clock.now() - _FAILED_FOR
     failed = [r for r in site.platform.runs(status=("failed", "lost"), limit=50) if r.parent is None]
     for run in [r for r in failed if (r.finished_at or r.started_at) >= since][:_FAILED_RUNS]:
