@@ -6,11 +6,13 @@ values, and what rows are chosen, joined, grouped or ordered by. What the mere n
 (OpenLineage's word: the column decides which rows there are), the rest is *direct*.
 
 A step that the engine cannot look into (`map_batches`, a Python function) needs all columns of its input, so the answer
-is never too small. A column that both chooses rows and gives the value is said to be direct where nothing else is.
+is never too small. A column that chooses rows is direct as well where the value's own plan computes with it, or where
+nothing else gives the value; in doubt it is direct, because policies follow what is direct.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +24,9 @@ from flyball.errors import FlyballError, InvalidInput
 __all__ = ["ColumnSource", "column_lineage"]
 
 _ROWS = "__rows"
+# Lines of a plan whose columns decide which rows there are, in which order. A line that is not known computes.
+_CHOOSING = ("FILTER", "SELECTION:", "SORT BY", "LEFT PLAN ON:", "RIGHT PLAN ON:", "UNIQUE", "simple π")
+_NAME = re.compile(r'col\("((?:[^"\\]|\\.)*)"\)')
 
 
 class ColumnSource(NamedTuple):
@@ -58,7 +63,7 @@ def column_lineage(
         values = {name: needed(result.select(name)) for name in names}
         # To count rows the engine reads some column, whichever: only what every value needs as well chooses rows.
         rows = needed(result.select(pl.len().alias(_ROWS))).intersection(*values.values())
-        return {name: sorted(_told(value, rows)) for name, value in values.items()}
+        return {name: sorted(_told(value, rows, _computed_with(result.select(name)))) for name, value in values.items()}
     except FlyballError:
         raise
     except Exception as error:
@@ -68,10 +73,19 @@ def column_lineage(
         ) from error
 
 
-def _told(value: set[tuple[str, str]], rows: set[tuple[str, str]]) -> Iterator[ColumnSource]:
-    direct = (value - rows) or value
+def _told(value: set[tuple[str, str]], rows: set[tuple[str, str]], computed: set[str]) -> Iterator[ColumnSource]:
+    direct = (value - rows) | {(source, column) for source, column in value if column in computed} or value
     for source, column in value | rows:
         yield ColumnSource(source, column, "direct" if (source, column) in direct else "indirect")
+
+
+def _computed_with(frame: pl.LazyFrame) -> set[str]:
+    """Return the names that a plan computes with: all that it names but where it only chooses or orders rows."""
+    names: set[str] = set()
+    for line in map(str.strip, frame.explain().splitlines()):
+        if not line.startswith(_CHOOSING):
+            names.update(_NAME.findall(line.partition("] BY [")[0]))
+    return names
 
 
 def _noting(name: str, schema: dict[str, Any], asked: dict[str, set[str]]) -> pl.LazyFrame:

@@ -46,6 +46,25 @@ def test_an_aggregate_is_made_of_its_column_and_its_groups() -> None:
     assert sources(found["delay"], "indirect") == {"flights.origin"}
 
 
+def test_a_column_that_chooses_rows_and_gives_the_value_too_is_direct() -> None:
+    found = column_lineage(
+        lambda t: t["flights"].filter(pl.col("delay").is_not_null()).select(made_up=pl.col("delay") - pl.col("air")),
+        {"flights": FLIGHTS},
+    )
+    assert sources(found["made_up"], "direct") == {"flights.delay", "flights.air"}
+
+
+def test_a_column_that_only_chooses_rows_is_not_direct_of_anything() -> None:
+    def make(tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+        return tables["flights"].filter(pl.col("delay") > 0).sort("at").select("id", later=pl.col("air") * 2)
+
+    found = column_lineage(make, {"flights": FLIGHTS})
+    assert {name: sources(origins, "direct") for name, origins in found.items()} == {
+        "id": {"flights.id"},
+        "later": {"flights.air"},
+    }
+
+
 def test_a_function_that_cannot_be_looked_into_needs_everything() -> None:
     found = column_lineage(
         lambda t: t["flights"].map_batches(lambda f: f.select(x=pl.lit(1.0)), schema={"x": pl.Float64}),
