@@ -73,10 +73,10 @@ def drift(
     known = [_names(side) for side in (reference, current)]
     chosen = [name for name in known[0] if name in known[1]] if columns is None else list(columns)
     for name in chosen:
-        for side, names in zip(("reference", "current rows"), known, strict=True):
+        for side, names in zip(("reference has", "current rows have"), known, strict=True):
             if name not in names:
                 raise NotFound(
-                    f'the {side} have no column "{name}"{did_you_mean(name, names)} (known: {listed(names)})'
+                    f'the {side} no column "{name}"{did_you_mean(name, names)} (known: {listed(names)})'
                 )
     if not chosen:
         raise InvalidInput(
