@@ -75,9 +75,7 @@ def drift(
     for name in chosen:
         for side, names in zip(("reference has", "current rows have"), known, strict=True):
             if name not in names:
-                raise NotFound(
-                    f'the {side} no column "{name}"{did_you_mean(name, names)} (known: {listed(names)})'
-                )
+                raise NotFound(f'the {side} no column "{name}"{did_you_mean(name, names)} (known: {listed(names)})')
     if not chosen:
         raise InvalidInput(
             f"the two tables have no column in common: one has {listed(known[0])}, the other {listed(known[1])}"
