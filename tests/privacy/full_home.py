@@ -118,7 +118,10 @@ def places_with(home: Path, value: str = PERSON) -> list[str]:
     forms = [raw, base64.b64encode(raw)[:-4], orjson.dumps(value)[1:-1], value.encode("utf-16-le")]
     found = []
     for path in sorted(p for p in home.rglob("*") if p.is_file()):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue  # whoever closes a database last takes its -shm and -wal away
         texts = _decoded(data)
         if any(form in data for form in forms) or any(re.search(re.escape(value), text) for text in texts):
             found.append(path.relative_to(home).as_posix())

@@ -113,9 +113,10 @@ def holding(home: Path, value: str = PERSON) -> list[str]:
     """Return the places of a home that hold a value: files, what they pack, and what SQL finds in databases."""
     found = places_with(home, value)
     for path in sorted(p for p in home.rglob("*") if p.is_file()):
-        if not path.exists():
-            continue  # whoever closes a database last takes its -shm and -wal away
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue  # as in `places_with`
         name = path.relative_to(home).as_posix()
         for packed in ("gzip", "zstd", "lz4"):
             with contextlib.suppress(OSError):
