@@ -15,7 +15,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-TEST_LIMIT_S ?= 710
+TEST_LIMIT_S ?= 1200
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check up bench bench-data bench-features requirements reference services clean
