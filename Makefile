@@ -15,7 +15,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-TEST_LIMIT_S ?= 1200
+TEST_LIMIT_S ?= 710
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check up bench bench-data bench-features requirements reference services clean
@@ -31,7 +31,7 @@ up: .venv/demo.stamp
 
 test: .venv/dev.stamp services
 	@timeout --foreground --signal=INT --kill-after=20 $(TEST_LIMIT_S) \
-		.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+		.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/dev.stamp
 	.venv/bin/ruff format --check .
