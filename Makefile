@@ -8,9 +8,11 @@
 #   make bench          measure this machine; the last line is JSON
 #   make bench-data     data sets beside the tools that do the same: versions, contracts, profiles, sources, catalogue
 #   make bench-features training sets, look-ups and materialisation beside Feast
+#   make bench-tracking  runs, metrics and searches over MLflow's protocol beside MLflow's own server
 #   make requirements   pin the newest versions that pyproject allows
 #   make reference      write docs/reference.md from the code
 #   make services       install PostgreSQL, Redis and Chromium, which some tests use
+#   make clients        install MLflow's clients of both lines, each in its own environment, which some tests use
 #   make clean          remove what was built here
 
 PYTHON ?= python3
@@ -18,7 +20,7 @@ ARGS ?=
 TEST_LIMIT_S ?= 710
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up bench bench-data bench-features requirements reference services clean
+.PHONY: help demo test check up bench bench-data bench-features bench-tracking requirements reference services clients clean
 
 help:
 	@sed -n '1,/^$$/ s/^# \{0,1\}//p' Makefile
@@ -29,7 +31,7 @@ demo: .venv/demo.stamp
 up: .venv/demo.stamp
 	@.venv/bin/flyball up $(ARGS)
 
-test: .venv/dev.stamp services
+test: .venv/dev.stamp services clients
 	@timeout --foreground --signal=INT --kill-after=20 $(TEST_LIMIT_S) \
 		.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -48,6 +50,9 @@ bench-data: .venv/dev.stamp
 bench-features: .venv/dev.stamp services
 	@for part in training online; do .venv/bin/python -m benchmarks.features_$$part $(ARGS) || exit 1; done
 
+bench-tracking: .venv/dev.stamp services
+	@.venv/bin/python -m benchmarks.tracking $(ARGS)
+
 requirements: .venv/dev.stamp
 	.venv/bin/python scripts/requirements.py
 
@@ -56,6 +61,9 @@ reference: .venv/dev.stamp
 
 services:
 	@scripts/services.sh
+
+clients: .venv/dev.stamp
+	@scripts/clients.sh mlflow2 mlflow3
 
 clean:
 	rm -rf .venv build dist flyball.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis flyball-demo

@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "feast": ("feast[duckdb,redis]",),
     "drift": ("evidently", "pandas<3", "pyarrow"),
     "delta": ("deltalake", "polars", "pyarrow"),
+    "mlflow": ("mlflow==3.17.2", "psycopg2-binary"),
 }
 _INSTALL_LIMIT_S = 900
 _RUN_LIMIT_S = 900

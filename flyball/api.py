@@ -10,18 +10,21 @@ from __future__ import annotations
 import atexit
 import inspect
 import itertools
+import os
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyball.errors import InvalidInput, NotFound, Unavailable
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.versions import Version
 from flyball.notebook.datasets import Dataset
+from flyball.notebook.executed import remember_displays
 from flyball.notebook.labels import LabelSet
+from flyball.notebook.reproducing import reproduced
+from flyball.notebook.runs import Recording, experiment_named
 from flyball.notebook.showing import Listing
 from flyball.platform import Platform
 
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
 
     from flyball.control.loop import Loop
     from flyball.data.files import Files
-    from flyball.data.rows import Rows
-    from flyball.evaluation.evaluate import Evaluation
     from flyball.features.agreement import Agreement
     from flyball.features.keeping import Upkeep
     from flyball.features.requests import OnRequest
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from flyball.ledger.resources import Resource
     from flyball.ledger.runs import Run
     from flyball.ledger.search import Hit
+    from flyball.models.bundle import LoadedModel
     from flyball.pipelines.steps import Pipeline
-    from flyball.tracking.runs import ActiveRun
 
 __all__ = [
     "Dataset",
@@ -58,11 +59,13 @@ __all__ = [
     "home",
     "label",
     "label_set",
+    "load",
     "look_up",
     "materialise",
     "open_home",
     "predict",
     "push",
+    "register",
     "run",
     "search",
     "settle",
@@ -73,7 +76,6 @@ __all__ = [
 ]
 
 _WAIT_S = 60.0
-_EXAMPLE_ROWS = 20
 _LEAST_LABELS = 300  # as the recipe continuous_training asks
 
 
@@ -95,6 +97,7 @@ class _Session:
 
 _session = _Session()
 atexit.register(_session.close)
+remember_displays()
 
 
 def open_home(home: str | Path | None = None) -> Platform:
@@ -117,7 +120,7 @@ def home() -> Platform:
     if bench is not None:
         return bench
     if _session.platform is None:
-        _session.platform = Platform.open()
+        _session.platform = Platform.open(principal=reproduced().principal)
     return _session.platform
 
 
@@ -193,95 +196,71 @@ def search(query: str = "", limit: int = 20) -> Listing[Hit]:
 # -- runs
 
 
-class Recording:
-    """A run that is being recorded; a context manager. Metrics, parameters and files stay with it."""
+def run(
+    name: str, *, experiment: str | None = None, offline: str | os.PathLike[str] | None = None, **params: Any
+) -> Recording:
+    """Start recording a run: `with fb.run("late-arrivals", depth=6) as run: …`.
 
-    def __init__(self, active: ActiveRun) -> None:
-        self._active = active
-        self._evaluated: tuple[Any, Rows, Evaluation] | None = None
-        self._purposes: set[str] = set()  # what the rows were read for
-        self.log = active.log
-        self.params = active.params
-        self.tags = active.tags
-        self.artifact = active.artifact
-        self.use = active.use
+    Args:
+        name: what the run is called; several may have one name.
+        experiment: the experiment it belongs to, by name; made when it is new. Default: "Default".
+        offline: a folder in which the run is written, without a home and without a network; `flyball import` takes it
+            in later. Default: `FLYBALL_OFFLINE`, else the home.
+        params: its parameters.
 
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self._active.id
+    Raises:
+        Conflict: the experiment is deleted.
+        InvalidInput: a parameter cannot be kept, or the folder is a file.
+    """
+    again = reproduced()
+    folder = again.folder or offline or os.environ.get("FLYBALL_OFFLINE")
+    if folder:
+        from flyball.tracking.offline import OfflineRun
 
-    def evaluate(self, model: Any, rows: Rows, metric: str | None = None, slices: Sequence[str] = ()) -> Evaluation:
-        """Judge a model on rows that it has not seen; the metrics stay with the run. Prints itself as a table."""
-        from flyball.training.registering import judge
-
-        found = judge(model, rows, metric_name=metric, slices=slices)
-        if rows.origin is not None:
-            self._active.use(rows.origin)
-        if rows.purpose is not None:
-            self._purposes.add(rows.purpose)
-            self._active.tags(purpose=", ".join(sorted(self._purposes)))
-        self._active.log({name: interval.value for name, interval in found.metrics.items()})
-        self._evaluated = (model, rows, found)
-        return found
-
-    def register(
-        self,
-        name: str,
-        model: Any,
-        example: Any = None,
-        note: str = "",
-        features: FeatureService | None = None,
-        **spec: Any,
-    ) -> Version:
-        """Publish the model as the next version of `model/<name>`, with what `evaluate` found on it.
-
-        Args:
-            name: the model; it is declared when it is new. Further fields go into its declaration.
-            model: the fitted model.
-            example: some rows of inputs; default: from the rows that it was evaluated on.
-            note: a sentence that stays with the version.
-            features: the feature service that it was trained with; it travels in the bundle, pinned.
-
-        Raises:
-            InvalidInput: no example is known, or the model cannot be kept.
-        """
-        from flyball.training.registering import windows_of
-
-        at = home()
-        if spec or name not in [r.name for r in at.resources("model")]:
-            at.declare("model", name, **spec)
-        options: dict[str, Any] = {}
-        if self._evaluated is not None and self._evaluated[0] is model:
-            _, rows, evaluation = self._evaluated
-            options = {"evaluation": evaluation, "trained_on": rows.origin}
-            options["windows"] = windows_of(model, rows, evaluation.metric)
-            example = rows.X.head(_EXAMPLE_ROWS) if example is None else example
-        if example is None:
-            raise InvalidInput("give register() an example of the inputs, or evaluate the model first")
-        if features is not None:
-            options["features"] = features.pinned()
-        version = at.register(name, model, example=example, run=self.id, note=note, **options)
-        self._active.result(version=str(version.ref))
-        _act()
-        return version
-
-    def __enter__(self) -> Recording:
-        self._active.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._active.__exit__(kind, error, trace)
-
-    def _repr_html_(self) -> str:
-        return self._active._repr_html_()
+        sink = OfflineRun(Path(folder), name, experiment, params)
+        return Recording(sink, home if again.is_on else None, _act, keeps_code=not again.is_on)
+    at = home()
+    options = {"experiment": experiment_named(at, experiment)} if experiment is not None else {}
+    return Recording(at.start_run(name, params=params, is_sampled=None, **options), home, _act)
 
 
-def run(name: str, **params: Any) -> Recording:
-    """Start recording a run: `with fb.run("late-arrivals", depth=6) as run: …`."""
-    return Recording(home().start_run(name, params=params))
+# -- models
+
+
+def register(name: str, model: Any, example: Any, note: str = "", **options: Any) -> Version:
+    """Publish a fitted model as the next version of `model/<name>`, which is declared when it is new.
+
+    Args:
+        name: the model.
+        model: the fitted model; what can be registered: `flyball.models.flavors`.
+        example: some rows of inputs.
+        note: a sentence that stays with the version.
+        options: see `training.registering.register`; `run.register` gives them from what the run evaluated.
+
+    Raises:
+        InvalidInput: the model cannot be kept, or the example does not fit it.
+        Forbidden: a policy does not allow it.
+    """
+    at, again = home(), reproduced()
+    if again.is_on and again.version is not None:
+        return at.version(again.version)
+    if name not in [r.name for r in at.resources("model")]:
+        at.declare("model", name)
+    version = at.register(name, model, example=example, note=note, **options)
+    _act()
+    return version
+
+
+def load(target: str) -> LoadedModel:
+    """Load a version of a model to predict with here: `fb.load("late@champion")`, `fb.load("late@3")`.
+
+    Its digest is verified, and whom it is signed by. Without `@` it is the champion.
+
+    Raises:
+        NotFound: there is no such model or version.
+        Corrupt, MissingExtra, Forbidden: it cannot be loaded here, or is not trusted.
+    """
+    return home().load(target)
 
 
 # -- serving
@@ -528,6 +507,8 @@ def settle(timeout_s: float = _WAIT_S) -> None:
 
 def _declared(kind: str, name: str, spec: Mapping[str, Any]) -> None:
     """Declare a resource that is new or of which fields are given; those that are not stay as they were."""
+    if reproduced().is_on:
+        return
     at = home()
     before = next((r.spec for r in at.resources(kind) if r.name == name), None)
     if before is None or spec:
@@ -538,7 +519,7 @@ def _act() -> None:
     """Let the background loop work, when this process has one to run; a pipeline's worker has none."""
     from flyball.pipelines.execution import workbench
 
-    if workbench.get() is not None:
+    if workbench.get() is not None or reproduced().is_on:
         return
     if _session.loop is None:
         _session.loop = home().loop()

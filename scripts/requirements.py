@@ -18,7 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SETS: dict[str, tuple[list[str], list[str]]] = {  # name: (extras, dependency groups); the largest first
     "dev": (
-        ["ml", "onnx", "pandas", "postgres", "lake", "objects", "redis", "kafka", "images", "text", "calendar"],
+        [
+            *("ml", "onnx", "pandas", "postgres", "lake", "objects", "redis", "kafka", "images", "text", "calendar"),
+            *("supply", "otlp"),
+        ],
         ["dev"],
     ),
     "demo": (["ml"], []),

@@ -25,21 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["Before", "Home", "Json", "Limit", "WrongUse", "app", "main", "opened", "reference"]
 
 _ORDER = (
-    *("init", "plan", "apply", "up", "demo", "run", "publish", "data", "contract", "search", "get", "describe"),
-    *(
-        "events",
-        "why",
-        "logs",
-        "predict",
-        "label",
-        "approve",
-        "rollback",
-        "delete",
-        "erase",
-        "retention",
-        "verify",
-        "version",
-    ),
+    *("init", "plan", "apply", "up", "demo", "run", "publish", "data", "contract", "model", "search", "get"),
+    *("describe", "events", "why", "logs", "import", "reproduce", "predict", "label", "promote", "approvals"),
+    *("review", "approve", "history"),
+    *("card", "risk", "rollback", "delete", "erase", "retention"),
+    *("verify", "version"),
 )
 
 

@@ -84,8 +84,8 @@ def retention(
         for e in found:
             kept = f"{e.kept.days:,} d" if e.kept.days else str(e.kept)
             counts = (f"{e.rows:,}", f"{e.predictions:,}", f"{e.online:,}")
-            rows.append((e.dataset, kept, e.because, *counts, e.problem or None))
-        titles = ("dataset", "kept", "says", "rows of versions", "predictions", "online", "problem")
+            rows.append((e.dataset, kept, e.because, *counts, e.problem or e.note or None))
+        titles = ("dataset", "kept", "says", "rows of versions", "predictions", "online", "note")
         table(titles, rows, "no dataset has a retention")
         if found and not apply:
             note("nothing was changed; take them out with: flyball retention --apply")

@@ -90,13 +90,17 @@ def approve(
 
 @app.command()
 def rollback(
-    deployment: Annotated[str, typer.Argument(help="A deployment.")], home: Home = None, json: Json = False
+    deployment: Annotated[str, typer.Argument(help="A deployment; model/late: by the model, stage and all.")],
+    home: Home = None,
+    json: Json = False,
 ) -> None:
     """Send a deployment back to the champion before. A rollout that goes on is ended first."""
     with opened(home) as platform:
-        name = _named("deployment", deployment)
-        serves = platform.rollback(f"deployment/{name}")
-    emit({"serves": serves}) if json else say(f"{serves} serves deployment/{name} from now on")
+        found = reference(deployment if "/" in deployment else f"deployment/{deployment}")
+        if not found.startswith(("deployment/", "model/")):
+            raise WrongUse(f'"{deployment}" is not a deployment; write it like deployment/late, or model/late')
+        serves = platform.rollback(found)
+    emit({"serves": serves}) if json else say(f"{serves} serves {found} from now on")
 
 
 def _named(kind: str, text: str) -> str:

@@ -109,7 +109,7 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
     platform = Platform.open(path)
     exporter: Exporter | None = None
     try:
-        loop = platform.loop()
+        loop, webhooks = platform.loop(), platform.deliverer()
         lineage = settings.load(OpenlineageSettings, "openlineage", path)
         receiver = receiver_of(lineage, path)
         server, web = _server(platform, loop, host, listener, lineage)
@@ -134,6 +134,7 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
 
         _resume_erasures(platform)
         loop.start()
+        webhooks.start()
         if receiver is not None:
             exporter = Exporter(platform.ledger, receiver, path, lineage.namespace)
             exporter.start(lineage.every_s)
@@ -150,6 +151,7 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
         ending.is_set.set()
         plane.begin_stop()
         loop.stop(_LOOP_S)
+        webhooks.stop(_LOOP_S)
         if exporter is not None:
             exporter.stop(_LOOP_S)
     finally:
@@ -178,14 +180,17 @@ def _server(
     import uvicorn
 
     from flyball.web.pages import mount
+    from flyball.wire.mlflow.app import Fork
     from flyball.wire.native.app import make_app
     from flyball.wire.openlineage.routes import add_lineage
 
     if not _is_loopback(listener):
         log.warning("whoever reaches %s may do everything here: there is no login", _shown(listener))
-    web = make_app(platform, loop=loop, hosts=_hosts(host, listener), takes_addresses=not _is_loopback(listener))
+    hosts, takes_addresses = _hosts(host, listener), not _is_loopback(listener)
+    web = make_app(platform, loop=loop, hosts=hosts, takes_addresses=takes_addresses)
     add_lineage(web, platform, lineage.namespace)
     mount(web, platform)
+    whole = Fork(web, platform, hosts, takes_addresses)
 
     class Server(uvicorn.Server):
         @contextmanager
@@ -193,7 +198,7 @@ def _server(
             yield  # signals are ours: they end the event streams and the data plane too
 
     options = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": _DRAIN_S}
-    return Server(uvicorn.Config(web, **options)), web  # type: ignore[arg-type]
+    return Server(uvicorn.Config(whole, **options)), web  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ __all__ = ["BitMap"]
 
 _SPAN = 2**29  # from the smallest to the largest integer: 64 MB a map
 _CHUNK_BYTES = 2**19  # of a map
+_CLOSE = 32  # a byte each for the integers between is then less work than a bit each one by one
 
 
 class BitMap:
@@ -51,8 +52,27 @@ class BitMap:
         import numpy as np
 
         assert self._bits is not None
-        byte, bit = self._places(keys)
-        np.bitwise_or.at(self._bits, byte, bit)
+        marked = self._marked(keys)
+        if marked is None:
+            byte, bit = self._places(keys)
+            np.bitwise_or.at(self._bits, byte, bit)
+        else:
+            self._bits[marked[0]] |= marked[1]
+
+    def add_new(self, keys: npt.NDArray[np.int64]) -> bool:
+        """Add integers that fit where none is there and none comes twice; false, and nothing added, where that is not
+        so or cannot be told quickly."""
+        import numpy as np
+
+        assert self._bits is not None
+        marked = self._marked(keys)
+        if marked is None:
+            return False
+        place, bits = marked
+        if int(np.bitwise_count(bits).sum(dtype=np.int64)) != len(keys) or (self._bits[place] & bits).any():
+            return False
+        self._bits[place] |= bits
+        return True
 
     def contains(self, keys: npt.NDArray[np.int64]) -> Marks:
         """Return for each integer whether it is in the set, (len(keys),)."""
@@ -85,6 +105,18 @@ class BitMap:
             row, bit = np.nonzero(np.unpackbits(part[used, None], axis=1, bitorder="little"))
             if len(row):
                 yield (used[row] + at) * 8 + bit + self._first
+
+    def _marked(self, keys: npt.NDArray[np.int64]) -> tuple[slice, npt.NDArray[np.uint8]] | None:
+        """Return the bits of integers that lie closely together, and where in the map; None where they do not."""
+        import numpy as np
+
+        low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, -1)
+        if high - low >= _CLOSE * len(keys):
+            return None
+        start, stop = (low - self._first) >> 3, ((high - self._first) >> 3) + 1
+        marks = np.zeros(8 * (stop - start), dtype=bool)
+        marks[keys - (self._first + 8 * start)] = True
+        return slice(start, stop), np.packbits(marks, bitorder="little")
 
     def _places(self, keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
         import numpy as np

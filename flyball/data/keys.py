@@ -110,6 +110,8 @@ class KeyFold:
             return False
         for at in range(0, len(numbers), _STEP):
             step = numbers[at : at + _STEP]
+            if self._seen.add_new(step):
+                continue
             before = self._seen.contains(step)
             if before.any():
                 self._twice.add(step[before])

@@ -24,6 +24,7 @@ _PROBED = 48  # values looked at first, evenly spaced: a publication must not wa
 _PROBED_SHARE = 1 / 8  # of them, from which on all are counted; a column of which half fit has fewer once in 10^8
 # times, and one of random digits, of which one in ten passes the check of a card, seldom as many
 
+_LEAST_CARD = 10**12  # no number of fewer digits is one of a payment card
 _SEPARATORS = re.compile(r"[\s\-./()]")
 _EMAIL = re.compile(r"[^@\s<>(),;:\"\[\]]{1,64}@[^@\s.]+(?:\.[^@\s.]+)+")
 _IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
@@ -81,6 +82,8 @@ def _finding(name: str, sample: pl.Series, some: pl.Series) -> Finding | None:
     import polars as pl
 
     is_text = sample.dtype == pl.String
+    if not is_text and int(sample.max() or 0) < _LEAST_CARD:  # type: ignore[arg-type]
+        return None
     known: list[str] | None = None
     probed = _known(some)
     if len(probed) < min(_PROBED // 2, sample.len()):  # mostly missing: the few that are there decide

@@ -31,6 +31,7 @@ __all__ = [
     "all_runs",
     "blobs_of",
     "collect",
+    "reference_of",
     "references",
     "refreshed",
     "sweep",
@@ -167,29 +168,55 @@ def collect(ledger: Ledger, tables: TableStore, blobs: BlobStore, doomed: Doomed
     return gone, sorted(held)
 
 
-def references(ledger: Ledger, tables: TableStore, blobs: BlobStore) -> Iterator[str]:
-    """Yield the digest of every blob that something in the ledger refers to, some of them several times."""
+def reference_of(version: Version) -> str | None:
+    """Return the blob of what is kept of the rows that a model's version learnt from (`data.blocks`), if there is."""
+    kept = version.metadata.get("reference")
+    return str(kept["blob"]) if isinstance(kept, Mapping) and "blob" in kept else None
+
+
+def references(
+    ledger: Ledger,
+    tables: TableStore,
+    blobs: BlobStore,
+    *,
+    without: Collection[str] = (),
+    unreadable: Callable[[str], None] = lambda what: None,  # noqa: ARG005
+) -> Iterator[str]:
+    """Yield the digest of every blob that something in the ledger refers to, some of them several times.
+
+    Args:
+        without: owners of files (runs, logged models) that do not count.
+        unreadable: gets the reference of each version whose own list of blobs cannot be read, so that what it refers
+            to is not known.
+    """
     with ledger.read() as world:
         seen: set[str] = set()
-        for kind, _, _, digest in world.versions.digests():
+        for kind, name, number, digest in world.versions.digests():
             yield digest
             if digest in seen:
                 continue
             seen.add(digest)
             if kind == "model":
-                yield from _files_of(blobs, digest)
+                files = _files_of(blobs, digest)
+                if files is None and "flavor" in world.versions.get(kind, name, number).metadata:
+                    unreadable(f"{kind}/{name}@{number}")  # a bundle, not one whose files are those of a run
+                yield from files or ()
             elif kind not in NOT_TABLES:
                 try:
                     yield from blobs_of(tables.read(digest))
                 except FlyballError:
+                    if _says_table(world, kind, name, number):
+                        unreadable(f"{kind}/{name}@{number}")
                     continue  # not a table, or one whose parts cannot be told
                 yield from packs_of(tables, digest)
         for kind in ("dataset", "quarantine"):
             documents = (version.metadata.get(CONTRACT_DOCUMENT) for version in world.versions.all(kind, limit=_MOST))
             yield from (str(document) for document in documents if document)
+        kept = (reference_of(version) for version in world.versions.all("model", limit=_MOST))
+        yield from (blob for blob in kept if blob)
+        yield from (digest for owner, digest in world.artifacts.digests() if owner not in without)
         for run in all_runs(world):
-            yield from (kept.digest for kept in world.runs.artifacts(run.id))
-            outputs = run.result.get("outputs", [])
+            outputs = run.result.get("outputs", []) if run.id not in without else []
             yield from (str(kept.get("digest")) for kept in outputs if isinstance(kept, dict))
 
 
@@ -234,7 +261,11 @@ def _write(
 
 def _is_table(ledger: Ledger, kind: str, name: str, number: int) -> bool:
     with ledger.read() as world:
-        version: Version = world.versions.get(kind, name, number)
+        return _says_table(world, kind, name, number)
+
+
+def _says_table(world: Transaction, kind: str, name: str, number: int) -> bool:
+    version: Version = world.versions.get(kind, name, number)
     return kind in ("dataset", "quarantine", "feature") or "schema" in version.metadata
 
 
@@ -243,11 +274,12 @@ def blobs_of(table: Table) -> Collection[str]:
     return [digest for part in table.parts for digest in (part.digest, part.summary) if digest]
 
 
-def _files_of(blobs: BlobStore, digest: str) -> set[str]:
+def _files_of(blobs: BlobStore, digest: str) -> set[str] | None:
+    """Return the files of a bundle; None when its manifest cannot be read."""
     import orjson
 
     try:
         manifest = orjson.loads(blobs.get(digest))
         return {str(entry["digest"]) for entry in manifest["files"].values()}
     except (FlyballError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return set()
+        return None

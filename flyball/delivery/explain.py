@@ -15,7 +15,7 @@ from flyball.clock import SYSTEM, Clock
 from flyball.errors import FlyballError, NotFound, listed
 from flyball.ledger import Transaction
 from flyball.ledger.journal import Event
-from flyball.ledger.refs import Ref, ref
+from flyball.ledger.refs import Ref, ref, shown_name
 from flyball.ledger.runs import Run
 from flyball.ledger.versions import Version
 
@@ -183,8 +183,8 @@ def _maker(event: Event, version: Version | None, world: Transaction) -> str:
 
 
 def _aliased(event: Event, _world: Transaction) -> str:
-    name = ref(event.ref).name
-    alias, before, after = event.detail.get("alias"), event.detail.get("from"), event.detail.get("to")
+    name = shown_name(ref(event.ref).name)
+    alias, before, after = shown_name(str(event.detail.get("alias"))), event.detail.get("from"), event.detail.get("to")
     if after is None:
         return f"{name}@{before} is no longer {alias}"
     return f"{name}@{after} became {alias}" + (f" after {name}@{before}" if before is not None else "")
@@ -193,20 +193,56 @@ def _aliased(event: Event, _world: Transaction) -> str:
 def _passed(event: Event, world: Transaction) -> str:
     gates = event.detail.get("gates", [])
     passed = f"passed {len(gates)} of {len(gates)} gates" if gates else "has no gates to pass"
-    resource = world.resources.find("model", ref(event.ref).name)
-    by = (resource.spec.get("approve") or {}).get("by", "nobody") if resource is not None else "nobody"
-    return f"{event.detail.get('version', event.ref)} {passed}; " + (
-        "a person agreed" if by == "person" else "no approval needed"
-    )
+    agreed = [str(r["by"]).removeprefix("user/") for r in event.detail.get("reviews", []) if r["verdict"] == "approved"]
+    by = f"{listed(agreed, 3)} agreed" if agreed else "no approval needed"
+    if not agreed:  # events of earlier releases do not say who agreed
+        resource = world.resources.find("model", ref(event.ref).name)
+        is_asked = resource is not None and (resource.spec.get("approve") or {}).get("by") == "person"
+        by = "a person agreed" if is_asked else by
+    return f"{event.detail.get('version', event.ref)} {passed}; {by}"
 
 
 def _refused(event: Event, _world: Transaction) -> str:
+    if event.detail.get("comment") is not None:
+        return f"{_who(event)} refused {_short_ref(event.ref)}{_into(event)}{_said(event)}"
     failed = [f"{g['gate']}: {g['reason']}" for g in event.detail.get("gates", []) if not g["passed"]]
+    failed += [f"{r['by']}: {r['comment']}" for r in event.detail.get("reviews", []) if r["verdict"] == "refused"]
     return f"{event.detail.get('version', event.ref)} was refused" + (f"; {listed(failed, 3)}" if failed else "")
 
 
 def _approved(event: Event, _world: Transaction) -> str:
-    return f"{_who(event)} agreed to {_short_ref(event.ref)}"
+    return f"{_who(event)} agreed to {_short_ref(event.ref)}{_into(event)}{_said(event)}"
+
+
+def _asked(event: Event, _world: Transaction) -> str:
+    detail = event.detail
+    why = f": {detail['reason']}" if detail.get("reason") else ""
+    return f"{_who(event)} asked that {_short_ref(event.ref)} goes from {detail.get('from')} to {detail.get('to')}{why}"
+
+
+def _ended(event: Event, _world: Transaction) -> str:
+    how = "ran out" if event.action == "expired" else f"was withdrawn by {_who(event)}"
+    return f"the request for {_short_ref(event.ref)}{_into(event)} {how}{_said(event)}"
+
+
+def _staged(event: Event, _world: Transaction) -> str:
+    before, to = event.detail.get("from"), event.detail.get("to")
+    entered = f"came to {to}" if to else "left all stages"
+    return f"{_short_ref(event.ref)} {entered}" + (f" from {before}" if before and to else "")
+
+
+def _written(event: Event, _world: Transaction) -> str:
+    what = "model card" if event.action == "card written" else "risk assessment"
+    note = f": {event.detail['note']}" if event.detail.get("note") else ""
+    return f"{_who(event)} wrote edit {event.detail.get('revision')} of the {what} of {_short_ref(event.ref)}{note}"
+
+
+def _into(event: Event) -> str:
+    return f" for {event.detail['to']}" if event.detail.get("request") and event.detail.get("to") else ""
+
+
+def _said(event: Event) -> str:
+    return f": {event.detail['comment']}" if event.detail.get("comment") else ""
 
 
 # -- deployments
@@ -371,14 +407,17 @@ def _looked(event: Event, _world: Transaction) -> str:
 _TELLERS: Mapping[str, _Teller] = {
     "aliased": _aliased,
     "approved": _approved,
+    "asked": _asked,
     "blocked": _blocked,
     "cancelled": _failed,
+    "card written": _written,
     "changed": _changed,
     "created": _created,
     "decayed": _alarmed,
     "deleted": _deleted,
     "disagrees": _alarmed,
     "drifting": _alarmed,
+    "expired": _ended,
     "failed": _failed,
     "fired": _fired,
     "looked": _looked,
@@ -395,14 +434,17 @@ _TELLERS: Mapping[str, _Teller] = {
     "ran": _ran,
     "refused": _refused,
     "resolved": _resolved,
+    "risk assessed": _written,
     "rolled back": _rolled_back,
     "rollout started": _rollout_started,
     "rollout stepped": _rollout_stepped,
     "serves": _serves,
+    "staged": _staged,
     "stale": _alarmed,
     "started": _started,
     "succeeded": _succeeded,
     "triggered": _triggered,
     "unblocked": _unblocked,
     "watches": _watches,
+    "withdrawn": _ended,
 }

@@ -1,86 +1,168 @@
-"""The model controller: a new version passes the gates and whoever must agree, and becomes challenger or is refused.
+"""The model controller: a new version goes up the stages by itself as far as their checks and people let it.
 
-The first version that passes becomes champion at once, for there is nothing to compare it with; a later one becomes
-challenger, and the deployment's rollout decides the rest. Each version is decided once; what was decided stays in
-the status with the gates' sentences.
+On the way it asks for people's agreement by a promotion request (`delivery.requests`), as a person would. At the goal,
+the stage bound to the alias champion, the first version that passes becomes champion at once, for there is nothing to
+compare it with; where the stage is entered by a rollout a later one becomes challenger, and the deployment's rollout
+decides the rest. Each version is decided once; what was decided stays in the status with the gates' sentences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from flyball.control import Blocked, Outcome, World
+from flyball.clock import parse_duration
+from flyball.control import Blocked, Outcome, Retry, World
+from flyball.delivery.entering import NOTHING_KNOWN, Known, check_entry, evidence_of, unmet
+from flyball.delivery.requests import ask, expire, keep_stages, stages_to_keep
 from flyball.errors import Conflict
-from flyball.evaluation.gates import GateResult, judge
+from flyball.evaluation.gates import GateResult
 from flyball.ledger import Transaction
-from flyball.ledger.refs import Ref, ref
+from flyball.ledger.promotions import Request
+from flyball.ledger.refs import ref
 from flyball.ledger.resources import Resource
 from flyball.ledger.versions import Version
-from flyball.models.kinds import Model
+from flyball.models.kinds import Model, Stage
+from flyball.models.stages import gates_of, goal_of, next_step, stage_now, stages_of
 
-__all__ = ["APPROVED", "PromotionController", "approve", "roll_back"]
-
-APPROVED = "approved"
+__all__ = ["PromotionController", "roll_back", "roll_back_model"]
 
 _KEPT = 50  # decisions that stay in the status
+_SOON_S = 0.05  # requests run out a little after their time, never before it
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The version that is looked at, the stage that it would enter, and what that asks."""
+
+    resource: Resource
+    model: Model
+    version: Version
+    stage: Stage
+    is_goal: bool
+    champion: int | None
+    aliases: Mapping[str, int]
+    results: list[GateResult]
+    request: Request | None  # the newest for this version and stage
 
 
 class PromotionController:
-    """Controller of the kind `model`."""
+    """Controller of the kind `model`.
+
+    Args:
+        known: what is known of signatures and of questions in files.
+    """
 
     kind = "model"
+
+    def __init__(self, known: Known = NOTHING_KNOWN) -> None:
+        self._known = known
 
     def reconcile(self, name: str, world: World) -> Outcome:
         with world.read() as reading:
             resource = reading.resources.find("model", name)
             if resource is None:
                 return None
-            versions = reading.versions.all("model", name, limit=_KEPT)
-            aliases = reading.versions.aliases("model", name)
-        decided: Mapping[str, Any] = resource.status.get("decided", {})
-        champion = aliases.get("champion")
-        waiting = [v for v in versions if str(v.number) not in decided and v.number > (champion or 0)]
-        if not waiting:
+            model = Model.model_validate(resource.spec)
+            waiting = reading.promotions.find(kind="model", name=name, states=["open"], limit=1000)
+        if any(request.standing(world.clock.now()) == "expired" for request in waiting):
+            with world.write() as writing:
+                expire(writing, name, world.clock.now())
+        if model.stages:
+            self._follow_aliases(name, model, world)
+        outcome = None if model.promotion == "by hand" else self._promote(resource, model, world)
+        ends = [request.expires_at for request in waiting if request.standing(world.clock.now()) == "open"]
+        left = [(end - world.clock.now()).total_seconds() for end in ends if end is not None]
+        return outcome or (Retry(min(left) + _SOON_S) if left else None)
+
+    def _promote(self, resource: Resource, model: Model, world: World) -> Outcome:
+        with world.read() as reading:
+            case = self._case(reading, resource, model)
+        if case is None:
             return None
-        version = waiting[0]  # the newest; older ones that were never decided are passed over with it
-        results = self._judge(resource, version, champion)
-        if not all(r.passed for r in results):
-            self._decide(resource, version, "refused", results, world)
+        version, stage, request = case.version, case.stage, case.request
+        gates = len(gates_of(model, stage))
+        if not all(result.passed for result in case.results[:gates]):
+            self._decide(case, "refused", world)
             return None
-        if Model.model_validate(resource.spec).approve.by == "person" and not self._is_approved(version, world):
-            return Blocked(
-                f"{version.ref.short} passed its gates and waits for a person: flyball approve {version.ref}"
-            )
-        if "challenger" in aliases:
-            return Blocked(f"{version.ref.short} waits until {name}@{aliases['challenger']} has been tried")
-        self._decide(resource, version, "champion" if champion is None else "challenger", results, world)
+        if missing := unmet(case.results[gates:]):
+            return Blocked(f"{version.ref.short} passed its gates, but may not enter {stage.name} yet: {missing}")
+        if stage.approvers is not None and (request is None or request.state != "approved"):
+            return self._wait(case, world)
+        if not case.is_goal:
+            reason = "it meets what the stage asks"
+            with world.write(cause=version.event) as writing:
+                ask(writing, version, stage.name, reason, world.clock.now(), self._known)
+            return None
+        if "challenger" in case.aliases and stage.rollout:
+            tried = f"{version.name}@{case.aliases['challenger']}"
+            return Blocked(f"{version.ref.short} waits until {tried} has been tried")
+        self._decide(case, "challenger" if stage.rollout and case.champion is not None else "champion", world)
         return None
 
-    def _judge(self, resource: Resource, version: Version, champion: int | None) -> list[GateResult]:
-        spec = Model.model_validate(resource.spec)
-        compared = version.metadata.get("comparison", {})
-        is_same = champion is None or compared.get("champion") == f"{resource.name}@{champion}"
-        return judge(
-            [gate.model_dump(exclude_none=True) for gate in spec.gates],
-            version.metadata.get("evaluation", {}).get("metrics", {}),
-            compared.get("metrics", {}) if is_same else {},
-            has_champion=champion is not None,
-        )
+    def _case(self, reading: Transaction, resource: Resource, model: Model) -> _Case | None:
+        """Return the newest version that was never decided, and where it would go; older ones are passed over."""
+        name, stages = resource.name, stages_of(model)
+        goal = goal_of(stages)
+        if goal is None or goal.alias != "champion":
+            return None
+        aliases = reading.versions.aliases("model", name)
+        decided: Mapping[str, Any] = resource.status.get("decided", {})
+        champion = aliases.get("champion")
+        undecided = [
+            version
+            for version in reading.versions.all("model", name, limit=_KEPT)
+            if str(version.number) not in decided and version.number > (champion or 0)
+        ]
+        if not undecided or aliases.get("challenger") == undecided[0].number:
+            return None
+        version = undecided[0]
+        now_in = stage_now(stages, version.number, reading.notes.get("model", name, version.number).stage, aliases)
+        stage = goal if not model.stages else next_step(stages, now_in)
+        if stage is None:
+            return None
+        results = check_entry(reading, model, stage, version, champion, self._known)
+        place: dict[str, Any] = {"kind": "model", "name": name, "number": version.number, "to": stage.name}
+        request = next(iter(reading.promotions.find(**place, limit=1)), None)
+        return _Case(resource, model, version, stage, stage == goal, champion, aliases, results, request)
 
-    def _is_approved(self, version: Version, world: World) -> bool:
-        with world.read() as reading:
-            return bool(reading.journal.find(ref=str(version.ref), action=APPROVED, limit=1))
+    def _wait(self, case: _Case, world: World) -> Outcome:
+        """Ask people, once; what they refuse is decided."""
+        version, stage, request = case.version, case.stage, case.request
+        if request is None:
+            expires = world.clock.now() + parse_duration(stage.expires)
+            with world.write(cause=version.event) as writing:
+                evidence = evidence_of(writing, case.results, version, case.champion)
+                now_in = self._now_in(writing, case).name
+                reason = "it passed its gates" if case.results else "it is new, and there are no gates"
+                request = writing.promotions.ask(version.ref, now_in, stage.name, reason, evidence, expires)
+        if request.state == "refused":
+            self._decide(case, "refused", world)
+            return None
+        if request.state != "open":
+            again = f"flyball promote {version.ref} --to {stage.name} --reason …"
+            return Blocked(
+                f"{version.ref.short}: request {request.id} for {stage.name} {_ENDED[request.state]}; {again}"
+            )
+        return Blocked(f"{version.ref.short} passed its gates and waits for a person: flyball approve {version.ref}")
 
-    def _decide(
-        self, resource: Resource, version: Version, outcome: str, results: list[GateResult], world: World
-    ) -> None:
-        number = str(version.number)
-        decision = {"outcome": outcome, "gates": [asdict(r) for r in results]}
-        decided = {**resource.status.get("decided", {}), number: decision}
+    def _now_in(self, reading: Transaction, case: _Case) -> Stage:
+        noted = reading.notes.get("model", case.version.name, case.version.number).stage
+        return stage_now(stages_of(case.model), case.version.number, noted, case.aliases)
+
+    def _decide(self, case: _Case, outcome: str, world: World) -> None:
+        resource, version = case.resource, case.version
+        decision: dict[str, Any] = {"outcome": outcome, "gates": [asdict(r) for r in case.results]}
+        if case.request is not None and case.request.reviews:
+            decision["request"] = case.request.id
+            decision["reviews"] = [
+                {"by": r.actor, "verdict": r.verdict, "comment": r.comment} for r in case.request.reviews
+            ]
+        decided = {**resource.status.get("decided", {}), str(version.number): decision}
         kept = dict(sorted(decided.items(), key=lambda item: -int(item[0]))[:_KEPT])
-        with world.write(cause=self._cause(version, world)) as writing:
+        cause = case.request.decided_event if case.request is not None else None
+        with world.write(cause=cause or version.event) as writing:
             applied = writing.resources.set_status(
                 "model",
                 resource.name,
@@ -90,22 +172,57 @@ class PromotionController:
                 revision=resource.revision,
             )
             if outcome != "refused" and applied.event is not None:
-                self._appoint(writing, version, outcome, applied.event.seq)
+                writing.versions.set_alias("model", version.name, outcome, version.number, cause=applied.event.seq)
+                if case.model.stages:
+                    keep_stages(writing, version.name, case.model, applied.event.seq)
 
-    def _appoint(self, writing: Transaction, version: Version, alias: str, cause: int) -> None:
-        writing.versions.set_alias("model", version.name, alias, version.number, cause=cause)
-
-    def _cause(self, version: Version, world: World) -> int | None:
-        """Return the approval where there was one, else the publication."""
+    def _follow_aliases(self, name: str, model: Model, world: World) -> None:
+        """Note the stages of versions whose alias a rollout or a person has moved."""
         with world.read() as reading:
-            approvals = reading.journal.find(ref=str(version.ref), action=APPROVED, limit=1)
-        return approvals[0].seq if approvals else version.event
+            is_kept = not stages_to_keep(reading, name, model)
+            moves = reading.versions.alias_history("model", name)
+        if is_kept:
+            return
+        with world.write(cause=moves[-1].event if moves else None) as writing:
+            keep_stages(writing, name, model)
 
 
-def approve(version: Version, writing: Transaction) -> Ref:
-    """Note that a person agrees to a version."""
-    writing.journal.note(APPROVED, str(version.ref), {}, version.event)
-    return version.ref
+_ENDED = {"expired": "ran out", "withdrawn": "was withdrawn"}
+
+
+def roll_back_model(model: str, writing: Transaction) -> str:
+    """Give the place in use back to the version before, or end the rollout that goes on; return who is in use then.
+
+    Stage and alias move together, and with the alias the deployments that follow it.
+
+    Raises:
+        NotFound: no such model.
+        Conflict: no stage of the model is bound to an alias, or there is neither a rollout nor an earlier version.
+    """
+    resource = writing.resources.get("model", model)
+    followers = [one.name for one in writing.resources.referrers(resource.ref) if one.kind == "deployment"]
+    for follower in followers:
+        if "rollout" in writing.resources.get("deployment", follower).status:
+            return roll_back(follower, writing)
+    spec = Model.model_validate(resource.spec)
+    goal = goal_of(stages_of(spec))
+    if goal is None or goal.alias is None:
+        raise Conflict(f"no stage of model/{model} is bound to an alias, so nothing of it is in use")
+    return _go_back(f"model/{model}", model, goal.alias, writing)
+
+
+def _go_back(whose: str, model: str, alias: str, writing: Transaction) -> str:
+    now_at = writing.versions.aliases("model", model).get(alias)
+    there = {version.number for version in writing.versions.all("model", model, limit=100_000)}
+    history = [c.number for c in writing.versions.alias_history("model", model, alias) if c.number in there]
+    earlier = [number for number in history if number is not None and number != now_at]
+    if not earlier:
+        raise Conflict(f"{whose} has no rollout to end and no earlier {alias} to go back to")
+    event = writing.versions.set_alias("model", model, alias, earlier[-1])
+    spec = Model.model_validate(writing.resources.get("model", model).spec)
+    if spec.stages:
+        keep_stages(writing, model, spec, event)
+    return f"{model}@{earlier[-1]}"
 
 
 def roll_back(deployment: str, writing: Transaction) -> str:
@@ -119,7 +236,6 @@ def roll_back(deployment: str, writing: Transaction) -> str:
     """
     resource = writing.resources.get("deployment", deployment)
     model = ref(str(resource.spec["model"]), "model").name
-    aliases = writing.versions.aliases("model", model)
     rollout = resource.status.get("rollout")
     if rollout is not None:
         status = {k: v for k, v in resource.status.items() if k != "rollout"}
@@ -131,12 +247,7 @@ def roll_back(deployment: str, writing: Transaction) -> str:
             "model", model, "challenger", None, cause=applied.event.seq if applied.event else None
         )
         return f"{model}@{rollout['champion']}"
-    champions = [c.number for c in writing.versions.alias_history("model", model, "champion") if c.number is not None]
-    earlier = [number for number in champions if number != aliases.get("champion")]
-    if not earlier:
-        raise Conflict(f"deployment/{deployment} has no rollout to end and no earlier champion to go back to")
-    writing.versions.set_alias("model", model, "champion", earlier[-1])
-    return f"{model}@{earlier[-1]}"
+    return _go_back(f"deployment/{deployment}", model, "champion", writing)
 
 
 def _champion_alone(serving: Mapping[str, Any]) -> dict[str, Any]:

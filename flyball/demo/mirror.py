@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from flyball.data.blocks import blocks_of
 from flyball.data.rows import Rows
 from flyball.demo.faults import Fault
 from flyball.demo.job import Sizes
@@ -89,13 +90,12 @@ def _worst_that_heals(trial: _Trial, drops: dict[str, float], names: Sequence[st
 def _ratios(learnt: pl.DataFrame, numbers: list[str], time: str | None, sizes: Sizes) -> dict[str, float]:
     """Return by column the smallest statistic of mirrored windows, in thresholds."""
     reference = make_reference(
-        learnt.select(numbers),
+        blocks_of(learnt.lazy(), numbers, event_time=time),
         numbers,
         window=sizes.window,
         false_alarms=_FALSE_ALARMS,
         horizon=sizes.horizon,
         persistence=2,
-        ordered=time is not None,
     )
     mirrored = learnt.select(
         (pl.lit(sum(_range(learnt[name]))) - pl.col(name)).alias(f"input.{name}") for name in numbers

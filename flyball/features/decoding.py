@@ -64,7 +64,7 @@ class CompiledView:
         if together is None or together.told < told or (together.latest is not None and together.latest > now_us):
             self._row_by_row = _ROW_BY_ROW
             return None
-        events, rows = self._values(together.events), self._values(together.values)
+        events, rows = together.events, self._values(together.values)
         used = self._usable_events(events, together.found, now_us)
         if used is not events or together.found < len(events):
             names = store.names(self.stored_as, together.shape)

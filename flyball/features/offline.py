@@ -10,20 +10,31 @@ new since a materialisation is found, and `__pushed_at`, when it was pushed, nul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from flyball.errors import Conflict, Incompatible
-from flyball.features.runs import Run, merged, reader_of, rows_at_once
+from flyball.features.runs import Read, Run, merged, reader_of, rows_at_once
 from flyball.features.specs import ViewSpec
 from flyball.features.views import FeatureView
 from flyball.storage.tables import TableStore
 
-__all__ = ["BATCH", "PUSHED_AT", "StoredView", "arrival", "check_fits", "merged_rows", "offsets", "rows_of"]
+__all__ = [
+    "BATCH",
+    "PUSHED_AT",
+    "StoredView",
+    "arrival",
+    "check_fits",
+    "merged_rows",
+    "offsets",
+    "rows_of",
+    "table_reader",
+]
 
 PUSHED_AT, BATCH = "__pushed_at", "__batch"
 FORMAT = 1
@@ -125,6 +136,19 @@ def merged_rows(stored: StoredView, tables: TableStore) -> Iterator[pl.DataFrame
     runs = [(read, offset, run) for offset, run in offsets(stored.runs)]
     for block in merged(runs, stored.spec.event_time, arrival(stored), at_once=at_once):
         yield block.frame
+
+
+def table_reader(tables: TableStore, digest: str, columns: Sequence[str | pl.Expr]) -> Read:
+    """Return how to read rows of a stored table; only the parts in which they lie are opened, be there ever so many."""
+    ends = np.cumsum([part.rows for part in tables.read(digest).parts])
+
+    def read(start: int, rows: int) -> pl.DataFrame:
+        first, last = np.searchsorted(ends, [start, start + rows - 1], side="right").tolist() if rows else (0, -1)
+        before = int(ends[first - 1]) if first else 0
+        parts = range(first, min(last + 1, len(ends)))
+        return tables.scan(digest, parts).slice(start - before, rows).select(columns).collect()
+
+    return read
 
 
 def offsets(runs: Iterable[Run]) -> list[tuple[int, Run]]:

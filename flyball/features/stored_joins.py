@@ -18,17 +18,19 @@ import polars as pl
 from flyball.clock import parse_duration
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.features.joins import same_type
-from flyball.features.offline import StoredView, arrival, offsets
-from flyball.features.runs import END, merged, reader_of
+from flyball.features.offline import StoredView, arrival, offsets, table_reader
+from flyball.features.runs import END, Read, merged
+from flyball.features.specs import ViewSpec
 from flyball.features.sweep import Block, Sweep
 from flyball.features.views import instant
 from flyball.storage.tables import TableStore
 
-__all__ = ["Asked", "attach_stored", "join_stored"]
+__all__ = ["Asked", "added_columns", "attach_stored", "join_stored"]
 
 _US = timedelta(microseconds=1)
 _NARROW_ROWS = 1_000_000  # rows of a block of the first pass: some 60 MB with what is computed of them
-_WIDE_CELLS = 8_000_000  # cells of a block of the second pass
+_SWEPT_ROWS = 131_072  # of a block, at a time: what is computed of them then stays in the processor's cache
+_WIDE_CELLS = 3_000_000  # cells of a block of the second pass
 _DENSE_SLACK = 4_000_000  # whole-number keys this much further apart than they are many still go through a list
 
 
@@ -86,19 +88,13 @@ def attach_stored(
 ) -> pl.DataFrame:
     """Return a stored view's features for rows, as columns of their own; see `join_stored`."""
     spec = stored.spec
-    age_column = [spec.age_column] if age else []
-    for column in (*spec.features, *age_column):
-        if column in rows.columns:
-            raise InvalidInput(
-                f'the rows have a column "{column}" already, which is a feature of the view {spec.name}; '
-                "drop or rename one of them"
-            )
-    scan = tables.scan(stored.table)
-    positions, events = _found(rows, asked, stored, scan, parse_duration(offset) // _US)
+    added_columns(rows.columns, spec, age=age)
+    positions, events = _found(rows, asked, stored, tables, parse_duration(offset) // _US)
     elapsed = asked.times - events
     if spec.ttl_s is not None:
         positions = np.where(elapsed <= timedelta(seconds=spec.ttl_s) // _US, positions, -1)
-    features = _gathered(scan, list(spec.features), positions, asked)
+    names = list(spec.features)
+    features = _gathered(table_reader(tables, stored.table, names), len(names), positions, asked)
     features = features.with_columns(
         pl.col(name).fill_null(pl.lit(value).cast(features.schema[name])) for name, value in spec.defaults.items()
     )
@@ -112,12 +108,24 @@ def attach_stored(
     return features
 
 
+def added_columns(there: Sequence[str], spec: ViewSpec, *, age: bool = False) -> list[str]:
+    """Return the columns that a view adds. Raises InvalidInput when one of them is there."""
+    columns = [*spec.features, *([spec.age_column] if age else [])]
+    for column in columns:
+        if column in there:
+            raise InvalidInput(
+                f'the rows have a column "{column}" already, which is a feature of the view {spec.name}; '
+                "drop or rename one of them"
+            )
+    return columns
+
+
 def _found(
-    rows: pl.DataFrame, asked: Asked, stored: StoredView, scan: pl.LazyFrame, offset_us: int
+    rows: pl.DataFrame, asked: Asked, stored: StoredView, tables: TableStore, offset_us: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return for each time which stored row answers it, -1 for none, and that row's event time."""
     spec = stored.spec
-    coder = _Coder(rows, asked, stored, scan.collect_schema())
+    coder = _Coder(rows, asked, stored, tables.scan(stored.table).collect_schema())
     usable = np.flatnonzero(coder.codes >= 0)
     positions = np.full(len(asked.times), -1, dtype=np.int64)
     events = np.zeros(len(asked.times), dtype=np.int64)
@@ -128,7 +136,7 @@ def _found(
     since = None
     if spec.ttl_s is not None:
         since = int(times[0]) - timedelta(seconds=spec.ttl_s) // _US
-    for block in _narrow(stored, scan, coder, since):
+    for block in _narrow(stored, tables, coder, since):
         sweep.add(block)
         if block.until + offset_us >= times[-1]:
             break
@@ -137,20 +145,33 @@ def _found(
     return positions, events
 
 
-def _narrow(stored: StoredView, scan: pl.LazyFrame, coder: _Coder, since: int | None) -> Iterator[Block]:
+def _narrow(stored: StoredView, tables: TableStore, coder: _Coder, since: int | None) -> Iterator[Block]:
     event, arrived = stored.spec.event_time, arrival(stored)
     wanted: list[str | pl.Expr] = [*stored.spec.entity, event]
     known = None
     if arrived is not None:
         wanted.append(arrived.alias("__known"))
         known = pl.col("__known")
-    read = reader_of(scan, wanted)
+    read = table_reader(tables, stored.table, wanted)
     runs = [(read, offset, run) for offset, run in offsets(stored.runs)]
     for part in merged(runs, event, known, since, _NARROW_ROWS):
-        arrivals = None if known is None else part.frame["__known"].to_physical().to_numpy()
         events = part.frame[event].to_physical().to_numpy()
-        until = min(part.until, END // 2)  # so that an offset can be added
-        yield Block(coder.codes_of(part.frame), events, arrivals, part.positions, until)
+        for begin, end in _cuts(events):
+            frame = part.frame.slice(begin, end - begin)
+            arrivals = None if known is None else frame["__known"].to_physical().to_numpy()
+            until = int(events[end]) - 1 if end < len(events) else min(part.until, END // 2)  # an offset can be added
+            yield Block(coder.codes_of(frame), events[begin:end], arrivals, part.positions[begin:end], until)
+
+
+def _cuts(events: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield beginnings and ends of pieces for the sweep, none of which ends between two rows of one instant."""
+    begin = 0
+    for wanted in range(_SWEPT_ROWS, len(events), _SWEPT_ROWS):
+        end = int(np.searchsorted(events, events[wanted], side="left"))
+        if end > begin:
+            yield begin, end
+            begin = end
+    yield begin, len(events)
 
 
 class _Coder:
@@ -208,14 +229,12 @@ class _Coder:
         return found["__code"].cast(pl.Int32).fill_null(-1).to_numpy()
 
 
-def _gathered(
-    scan: pl.LazyFrame, features: Sequence[str], positions: npt.NDArray[np.int64], asked: Asked
-) -> pl.DataFrame:
-    """Return features of stored rows, one for each row of the training set, null where its position is -1."""
+def _gathered(read: Read, columns: int, positions: npt.NDArray[np.int64], asked: Asked) -> pl.DataFrame:
+    """Return what is read of stored rows, one for each row of the training set, null where its position is -1."""
     hits = np.flatnonzero(positions >= 0)
     hits = hits[np.argsort(positions[hits], kind="stable")]
     wanted = positions[hits]
-    read, at_once = reader_of(scan, features), max(_WIDE_CELLS // len(features), 1)
+    at_once = max(_WIDE_CELLS // columns, 1)
     pieces: list[pl.DataFrame] = [read(0, 0)]
     done = 0
     while done < len(wanted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,11 +13,13 @@ from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.features.joins import attach, in_order_of, in_own_order
 from flyball.features.offline import StoredView, check_fits
 from flyball.features.requests import OnRequest
-from flyball.features.stored_joins import Asked, attach_stored
+from flyball.features.stored_joins import Asked, added_columns, attach_stored
 from flyball.features.views import FeatureView
 from flyball.storage.tables import TableStore
 
 __all__ = ["StoredRows", "training_set"]
+
+_VIEWS_AT_ONCE = 2  # one is read while the other is searched; each takes some 150 MB
 
 
 class StoredRows(NamedTuple):
@@ -99,10 +102,12 @@ def _as_declared(view: FeatureView, there: StoredRows) -> StoredRows:
 
 def _with_stored(rows: pl.LazyFrame, at: str, views: Sequence[StoredRows], ages: bool) -> pl.LazyFrame:
     def joined(frame: pl.DataFrame) -> pl.DataFrame:
-        asked = Asked.of(frame, at)
-        for stored, tables in views:
-            frame = frame.hstack(attach_stored(frame, asked, stored, tables, age=ages))
-        return frame
+        asked, columns = Asked.of(frame, at), frame.columns
+        for stored, _ in views:
+            columns += added_columns(columns, stored.spec, age=ages)
+        with ThreadPoolExecutor(_VIEWS_AT_ONCE, thread_name_prefix="flyball-join") as pool:
+            added = pool.map(lambda it: attach_stored(frame, asked, it.view, it.tables, age=ages), views)
+            return pl.concat([frame, *added], how="horizontal")
 
     empty = pl.DataFrame(schema=rows.collect_schema())
     return rows.map_batches(joined, schema=joined(empty).schema)

@@ -10,13 +10,15 @@ How several policies work together, from the strictest rule down:
    redacted for roles below editor. So a home without policies shows personal data to those who may change it anyway,
    and to nobody else. A policy that names the column replaces this default, also to loosen it.
 4. The shortest retention of the dataset and its policies holds.
+5. What is made of datasets inherits their purposes and their retention, those of policies that speak of them too, by
+   1 and 4: it may be read for what all of them allow, and is kept as long as all of them allow.
 
 Facts are plain values, because this room knows neither datasets nor models: `privacy` gathers them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -36,6 +38,7 @@ __all__ = [
     "judge_model",
     "judge_residency",
     "masking_of",
+    "purposes_of",
     "retention_of",
 ]
 
@@ -58,7 +61,10 @@ class ColumnFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What policies go by of a dataset, or of a model (`kind`). `columns` has the nested ones too, dotted."""
+    """What policies go by of a dataset, or of a model (`kind`).
+
+    `columns` has the nested ones too, dotted; `behind` are the datasets that it was made of, also through others.
+    """
 
     name: str
     kind: str = "dataset"
@@ -68,6 +74,7 @@ class Facts:
     residency: str | None = None
     retention: str | None = None
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
+    behind: tuple[Facts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def decide(
         region: where this home is; None: not said.
     """
     applying = _applying(facts, policies)
-    reason = _purpose_refused(facts, applying, purpose) or _region_refused(facts, applying, region, "read")
+    reason = _purpose_refused(facts, policies, purpose) or _region_refused(facts, applying, region, "read")
     if reason is not None:
         return Decision(False, reason, purpose=purpose)
     masks: dict[str, Masking] = {}
@@ -174,16 +181,27 @@ def judge_model(
     return list(dict.fromkeys(found))
 
 
+def purposes_of(facts: Facts, policies: Mapping[str, Policy]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return what a dataset may be read for, and who restricts it to that; None: anything."""
+    restrictions = _restrictions(facts, policies)
+    if not restrictions:
+        return None
+    return _in_common(restrictions), tuple(dict.fromkeys(who for who, _ in restrictions))
+
+
 def retention_of(facts: Facts, policies: Mapping[str, Policy]) -> tuple[timedelta, str] | None:
     """Return the shortest time that rows of a dataset are kept, and who says so; None: for ever.
 
     Raises:
-        InvalidInput: the dataset's own retention is no duration.
+        InvalidInput: the retention of the dataset, or of one that it was made of, is no duration.
     """
-    spans = [(parse_duration(facts.retention), f"dataset/{facts.name}")] if facts.retention else []
-    for name, policy in sorted(policies.items()):
-        if policy.retention and _applies(policy, facts):
-            spans.append((parse_duration(policy.retention), f"policy/{name}"))
+    spans = []
+    for one in (facts, *facts.behind):
+        if one.retention:
+            spans.append((parse_duration(one.retention), f"dataset/{one.name}"))
+        for name, policy in _applying(one, policies).items():
+            if policy.retention:
+                spans.append((parse_duration(policy.retention), f"policy/{name}"))
     return min(spans, key=lambda span: span[0]) if spans else None
 
 
@@ -208,12 +226,27 @@ def _meet(wanted: list[str], there: Iterable[str]) -> bool:
     return not wanted or bool({word.lower() for word in wanted} & {word.lower() for word in there})
 
 
+_Restriction = tuple[str, tuple[str, ...]]  # who restricts, and what it allows
+
+
+def _restrictions(facts: Facts, policies: Mapping[str, Policy]) -> list[_Restriction]:
+    found: list[_Restriction] = []
+    for one in (facts, *facts.behind):
+        if one.purposes:
+            found.append((f"dataset/{one.name}", one.purposes))
+        found += [(f"policy/{name}", tuple(p.purposes)) for name, p in _applying(one, policies).items() if p.purposes]
+    return list(dict.fromkeys(found))
+
+
+def _in_common(restrictions: Sequence[_Restriction]) -> tuple[str, ...]:
+    return tuple(word for word in restrictions[0][1] if all(word in allowed for _, allowed in restrictions))
+
+
 def _purpose_refused(facts: Facts, policies: Mapping[str, Policy], purpose: str | None) -> str | None:
-    restrictions = [(f"dataset/{facts.name}", facts.purposes)] if facts.purposes else []
-    restrictions += [(f"policy/{name}", tuple(p.purposes)) for name, p in policies.items() if p.purposes]
+    restrictions = _restrictions(facts, policies)
     if not restrictions:
         return None
-    common = [word for word in restrictions[0][1] if all(word in allowed for _, allowed in restrictions)]
+    common = _in_common(restrictions)
     if not common:
         return (
             f"dataset/{facts.name} may be read for nothing: {listed(who for who, _ in restrictions)} allow no purpose "
@@ -227,7 +260,9 @@ def _purpose_refused(facts: Facts, policies: Mapping[str, Policy], purpose: str 
     for who, allowed in restrictions:
         if purpose not in allowed:
             near = did_you_mean(purpose, common)
-            return f'{who} does not allow reading for "{purpose[:60]}"{near} (allowed: {listed(common)})'
+            inherited = who.startswith("dataset/") and who != f"dataset/{facts.name}"
+            which = f", which dataset/{facts.name} was made of," if inherited else ""
+            return f'{who}{which} does not allow reading for "{purpose[:60]}"{near} (allowed: {listed(common)})'
     return None
 
 

@@ -12,11 +12,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from flyball.ledger.artifacts import Artifacts
+from flyball.ledger.deliveries import Deliveries
+from flyball.ledger.evaluation_sets import EvaluationSets, Scorers
+from flyball.ledger.experiments import Experiments
 from flyball.ledger.journal import Journal
 from flyball.ledger.lineage import Lineage
+from flyball.ledger.logged_models import LoggedModels
+from flyball.ledger.notes import Notes
+from flyball.ledger.papers import Papers
+from flyball.ledger.points import Points
+from flyball.ledger.promotions import Promotions
+from flyball.ledger.removal import Removal
 from flyball.ledger.resources import Resources
+from flyball.ledger.run_columns import RunColumns
 from flyball.ledger.runs import Runs
 from flyball.ledger.search import Search
+from flyball.ledger.traces import Traces
 from flyball.ledger.versions import Versions
 
 __all__ = ["Fence", "Ledger", "Transaction"]
@@ -39,13 +51,46 @@ class Transaction(Protocol):
     @property
     def runs(self) -> Runs: ...
     @property
+    def run_columns(self) -> RunColumns: ...
+    @property
+    def experiments(self) -> Experiments: ...
+    @property
+    def points(self) -> Points: ...
+    @property
+    def artifacts(self) -> Artifacts: ...
+    @property
+    def logged_models(self) -> LoggedModels: ...
+    @property
+    def traces(self) -> Traces: ...
+    @property
+    def evaluation_sets(self) -> EvaluationSets: ...
+    @property
+    def scorers(self) -> Scorers: ...
+    @property
+    def removal(self) -> Removal: ...
+    @property
     def versions(self) -> Versions: ...
+    @property
+    def notes(self) -> Notes: ...
+    @property
+    def promotions(self) -> Promotions: ...
+    @property
+    def papers(self) -> Papers: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
     @property
     def lineage(self) -> Lineage: ...
     @property
     def journal(self) -> Journal: ...
     @property
     def search(self) -> Search: ...
+
+    def part(self, actor: str, cause: int | None = None, *, is_checked: bool = False) -> AbstractContextManager[None]:
+        """What is done within is done by `actor`, and undone alone when it raises.
+
+        `is_checked` says that it raises before its first change or not at all, which saves a savepoint.
+        """
+        ...
 
 
 class Ledger(Protocol):

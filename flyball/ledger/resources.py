@@ -56,6 +56,17 @@ class Resources(Protocol):
         """Return resources by kind and name."""
         ...
 
+    def page(self, kind: str, offset: int, limit: int) -> tuple[list[Resource], int]:
+        """Return some resources of a kind, by name, and how many there are in all; the others are not read."""
+        ...
+
+    def spec_values(self, kind: str, *fields: str) -> list[tuple[Any, ...]]:
+        """Return which values fields of a kind's specs have together, each once, None where a spec has none.
+
+        Fields are those at the top of a spec; it is what a list may be narrowed by.
+        """
+        ...
+
     def apply(
         self,
         kind: str,

@@ -117,6 +117,10 @@ class Versions(Protocol):
         """Return where each alias points now, or pointed at an instant."""
         ...
 
+    def aliases_of(self, kind: str, names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Return where the aliases of many names point now."""
+        ...
+
     def alias_history(self, kind: str, name: str, alias: str | None = None) -> list[AliasChange]:
         """Return every change of the aliases, oldest first."""
         ...

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
-import platform
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,19 +15,26 @@ from flyball.models._columns import Column
 from flyball.storage.blobs import check_digest
 
 __all__ = [
+    "FILES",
     "FORMAT",
+    "MANIFEST",
     "canonical",
     "check_path",
-    "differences",
-    "environment",
+    "check_paths",
     "plain_columns",
     "read",
+    "resources",
 ]
 
 FORMAT = 1
+MANIFEST = "manifest.json"  # in an exported bundle, beside the folder of its files
+FILES = "files/"
 _KEYS = {"format", "flavor", "files", "signature", "example", "environment", "metadata"}
 # The example is for a first look and for the check at load, not a second copy of the training data.
 _EXAMPLE_ROWS, _EXAMPLE_BYTES = 20, 256 * 1024
+_TYPES = {"flavor": str, "files": dict, "environment": dict, "metadata": dict}
+# Names that open a device on Windows, whatever their ending.
+_DEVICES = frozenset({"aux", "con", "nul", "prn", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))})
 
 
 def canonical(document: object) -> bytes:
@@ -52,7 +58,7 @@ def read(data: bytes) -> dict[str, Any]:
         Corrupt: it is no manifest.
     """
     try:
-        manifest = json.loads(data)
+        manifest = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise Corrupt("the bundle's manifest is not JSON; this digest names something else than a bundle") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
@@ -64,9 +70,12 @@ def read(data: bytes) -> dict[str, Any]:
     missing = sorted(_KEYS - set(manifest))
     if missing:
         raise Corrupt(f"the bundle's manifest lacks {', '.join(missing)}")
+    odd = [key for key, kind in _TYPES.items() if not isinstance(manifest[key], kind)]
+    if odd:
+        raise Corrupt(f"the bundle's manifest has a {odd[0]} of another kind than expected")
     try:
-        for path, entry in manifest["files"].items():
-            check_path(path)
+        check_paths(manifest["files"])
+        for entry in manifest["files"].values():
             check_digest(str(entry["digest"]))
             if type(entry["size"]) is not int or entry["size"] < 0:
                 raise TypeError
@@ -78,7 +87,8 @@ def read(data: bytes) -> dict[str, Any]:
 def check_path(path: str) -> str:
     """Return a relative path of plain parts, else raise InvalidInput; a bundle never reaches outside its folder."""
     parts = path.split("/")
-    odd = any(ord(c) < 32 or c in '\\:*?"<>|' for c in path)
+    odd = any(ord(c) < 32 or c in '\\:*?"<>|' or "\ud800" <= c <= "\udfff" for c in path)
+    odd = odd or any(part.endswith((".", " ")) or part.partition(".")[0].lower() in _DEVICES for part in parts)
     if odd or len(path) > 500 or any(part in ("", ".", "..") for part in parts):
         raise InvalidInput(
             f'{path[:80]!r} cannot be a path in a bundle; expected parts joined by "/", such as docs/a.md'
@@ -86,36 +96,30 @@ def check_path(path: str) -> str:
     return path
 
 
-def environment(needed: Iterable[str]) -> dict[str, Any]:
-    """Return {python, platform, packages: versions of what the flavour needs, installed: all versions}."""
-    installed: dict[str, str] = {}
-    for found in importlib.metadata.distributions():
-        name = found.metadata["Name"]
-        if name:
-            installed.setdefault(name.lower().replace("_", "-"), found.version)
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()}-{platform.machine()}".lower(),
-        "packages": {name: installed[name] for name in needed if name in installed},
-        "installed": dict(sorted(installed.items())),
-    }
+def check_paths(paths: Iterable[str]) -> None:
+    """Refuse paths that no folder can hold side by side on every system, else raise InvalidInput.
+
+    Two paths that differ in case or Unicode form only are one file on some systems, and the second would replace the
+    first; and a path cannot be both a file and a folder.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for path in paths:
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", check_path(path)).casefold())
+        other = files.get(folded) or folders.get(folded)
+        parents = ["/".join(folded.split("/")[:depth]) for depth in range(1, folded.count("/") + 1)]
+        other = other or next((files[parent] for parent in parents if parent in files), None)
+        if other is not None:
+            raise InvalidInput(
+                f"{path[:80]!r} and {other[:80]!r} would be one file on some systems; rename one of them"
+            )
+        files[folded] = path
+        folders.update(dict.fromkeys(parents, path))
 
 
-def differences(recorded: Mapping[str, Any]) -> list[str]:
-    """Say how this environment differs from the recorded one: Python by minor version, needed packages by major."""
-    warnings = []
-    here, then = platform.python_version(), str(recorded.get("python"))
-    if here.split(".")[:2] != then.split(".")[:2]:
-        warnings.append(f"saved under Python {then}, loaded under {here}")
-    for name, version in sorted(recorded.get("packages", {}).items()):
-        try:
-            now = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            warnings.append(f"saved with {name} {version}, which is not installed here")
-            continue
-        if now.split(".")[0] != str(version).split(".")[0]:
-            warnings.append(f"saved with {name} {version}, loaded with {now}")
-    return warnings
+def resources(digest: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of an exported bundle, path → SHA-256: the manifest, and what it lists below `files/`."""
+    return {MANIFEST: digest, **{FILES + path: entry["digest"] for path, entry in manifest["files"].items()}}
 
 
 def plain_columns(columns: Mapping[str, Column]) -> dict[str, list[Any]]:
@@ -126,6 +130,14 @@ def plain_columns(columns: Mapping[str, Column]) -> dict[str, list[Any]]:
         if rows == 1 or len(canonical(plain)) <= _EXAMPLE_BYTES:
             return plain
         rows //= 2
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object whose names stand once; which of two counts is up to the reader, so there may be no two."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def _plain(array: Column) -> list[Any]:

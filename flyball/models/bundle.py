@@ -2,7 +2,11 @@
 
 Every file of a bundle is a blob; the manifest, a blob of canonical JSON, lists their digests, so the manifest's own
 digest covers all of it. The registry keeps that digest; the data plane, batch scoring and exports load by it. No byte
-reaches a deserialiser before its digest was verified, and no flavour reads a pickle.
+reaches a deserialiser before its digest was verified, the home's trust was asked (`models.trust`), and, where no
+trusted key signed the bundle, its files were looked through for pickles and their like (`models.unsafe`).
+
+Besides `model/` a bundle has places for the rest of the artefact (`PARTS`): the locked environment, code,
+configuration, data references, tests, documents.
 
     bundle = save(blobs, model, signature=None, example=X[:5])
     loaded = load(blobs, bundle.digest)
@@ -14,8 +18,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,16 +34,44 @@ from flyball.errors import (
     StepFailed,
     listed,
 )
-from flyball.models import _archive, _frames, _manifest
+from flyball.models import _archive, _frames, _manifest, environment
 from flyball.models._columns import Column, shown
 from flyball.models.signature import Signature
+from flyball.models.trust import refuse_unsafe
+from flyball.models.unsafe import Finding, scan_files
 from flyball.storage.blobs import BlobStore, digest_of
 
-__all__ = ["Bundle", "LoadedModel", "answers", "export", "import_", "load", "read_manifest", "save"]
+if TYPE_CHECKING:
+    from flyball.models.trust import Trust
+
+__all__ = [
+    "PARTS",
+    "Bundle",
+    "LoadedModel",
+    "answers",
+    "export",
+    "export_folder",
+    "import_",
+    "load",
+    "read_manifest",
+    "save",
+    "scan",
+]
 
 Predict = Callable[[Mapping[str, Column]], dict[str, Column]]
 
+PARTS: Mapping[str, str] = {  # part → the folder in a bundle where it is
+    "model": "model/",
+    "environment": "environment/",
+    "code": "code/",
+    "configuration": "configuration/",
+    "data": "data/",
+    "tests": "tests/",
+    "documents": "docs/",
+}
+
 _FLAVORS = "flyball.models.flavors"
+_REQUIREMENTS = "environment/requirements.txt"
 
 
 @dataclass(frozen=True)
@@ -58,6 +91,14 @@ class Bundle:
         """The size of all files together."""
         return sum(entry["size"] for entry in self.manifest["files"].values())
 
+    def contents(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of each part in `PARTS` that the bundle has, and of what is elsewhere as `other`."""
+        found: dict[str, list[str]] = {}
+        for path in sorted(self.manifest["files"]):
+            part = next((part for part, folder in PARTS.items() if path.startswith(folder)), "other")
+            found.setdefault(part, []).append(path)
+        return {part: tuple(found[part]) for part in (*PARTS, "other") if part in found}
+
 
 class LoadedModel:
     """A model in memory, ready to predict.
@@ -71,7 +112,7 @@ class LoadedModel:
     def __init__(self, bundle: Bundle, predict: Predict) -> None:
         self.bundle = bundle
         self.signature = bundle.signature
-        self.warnings = _manifest.differences(bundle.manifest["environment"])
+        self.warnings = environment.differences(bundle.manifest["environment"])
         self._predict = predict
 
     def predict(self, columns: Mapping[str, Column]) -> dict[str, Column]:
@@ -126,7 +167,8 @@ def save(
             read the model, so mask what is personal.
         flavor: the file's name in `flyball.models.flavors`; None asks each whether it recognises the model.
         metadata: plain JSON values.
-        files: path → bytes of whatever else belongs to it (documents, tests, a lock file).
+        files: path → bytes of whatever else belongs to it, best below a folder of `PARTS`; what Python source among
+            them imports is locked with the environment.
 
     Raises:
         InvalidInput: nothing recognises the model, it cannot be kept safely, or signature and example do not fit.
@@ -148,16 +190,22 @@ def save(
         for path, data in _guarded(lambda: module.dump(model, signature, example), "to be kept").items()
     }
     for path, data in (files or {}).items():
-        if _manifest.check_path(path).startswith("model/"):
-            raise InvalidInput(f'the file "{path}" cannot be added: model/ holds the model itself; use another folder')
+        if _manifest.check_path(path).startswith(("model/", "environment/")):
+            held = "the model itself" if path.startswith("model/") else "what Flyball locks"
+            folder = path.partition("/")[0]
+            raise InvalidInput(f'the file "{path}" cannot be added: {folder}/ holds {held}; use another folder')
         contents[path] = bytes(data)
+    sources = [data for path, data in contents.items() if path.endswith(".py")]
+    recorded = environment.recorded([*module.packages(), *sorted(environment.imported(sources))])
+    contents[_REQUIREMENTS] = environment.requirements(recorded).encode()
+    _manifest.check_paths(contents)
     manifest = {
         "format": _manifest.FORMAT,
         "flavor": name,
         "files": {path: {"digest": digest_of(data), "size": len(data)} for path, data in contents.items()},
         "signature": signature.to_dict(),
         "example": None if checked is None else _manifest.plain_columns(checked),
-        "environment": _manifest.environment(module.packages()),
+        "environment": recorded,
         "metadata": dict(metadata or {}),
     }
     text = _manifest.canonical(manifest)
@@ -192,52 +240,91 @@ def read_manifest(blobs: BlobStore, digest: str) -> Bundle:
     return Bundle(digest, _manifest.read(_verified(blobs, digest, "its manifest")))
 
 
-def load(blobs: BlobStore, digest: str) -> LoadedModel:
-    """Verify every file of a bundle, then load the model.
+def load(blobs: BlobStore, digest: str, trust: Trust | None = None) -> LoadedModel:
+    """Verify every file of a bundle and whether it may be loaded, then load the model.
+
+    Args:
+        trust: the home's; None trusts nobody, so that an unsafe format is refused whoever signed it.
 
     Raises:
         NotFound: no such bundle.
         Corrupt: a file is missing, or its bytes are not what the manifest says; the model was not touched.
+        Forbidden: no trusted key signed it, and the home requires that or a file is in an unsafe format.
         Incompatible: a format or a flavour that this release does not know.
-        MissingExtra: the model's library is not installed.
+        MissingExtra: the model's library is not installed, or what checks signatures.
     """
     bundle = read_manifest(blobs, digest)
-    contents = {}
-    for path, entry in bundle.manifest["files"].items():
-        try:
-            contents[path] = _verified(blobs, entry["digest"], path)
-        except NotFound:
-            raise Corrupt(
-                f"the bundle {digest[:12]} lacks its file {path}; restore it from a backup or import it again"
-            ) from None
+    contents = _contents(blobs, bundle)
+    if trust is None:
+        refuse_unsafe(digest, scan_files(contents))
+    else:
+        trust.admit(bundle, lambda: scan_files(contents))
     return _loaded(bundle, contents)
 
 
-def export(blobs: BlobStore, digest: str, path: str | os.PathLike[str]) -> None:
-    """Write a bundle as a zip archive: `manifest.json` and its files, each verified on the way out.
+def scan(blobs: BlobStore, digest: str) -> tuple[Finding, ...]:
+    """Verify every file of a bundle and return what is unsafe, or worth knowing, in those of the model.
 
     Raises:
         NotFound, Corrupt, Incompatible: as `load`.
     """
-    bundle = read_manifest(blobs, digest)
-    _archive.write(
-        path, _manifest.canonical(bundle.manifest), bundle.manifest["files"], lambda d, p: _verified(blobs, d, p)
-    )
+    return scan_files(_contents(blobs, read_manifest(blobs, digest)))
 
 
-def import_(blobs: BlobStore, path: str | os.PathLike[str], *, limit_bytes: int = 8 << 30) -> Bundle:
-    """Store the bundle of an archive that `export` wrote; the model is not loaded. The same bundle has the same digest.
+def export(blobs: BlobStore, digest: str, path: str | os.PathLike[str], *, signature: bytes | None = None) -> None:
+    """Write a bundle as a zip archive: `manifest.json`, its files below `files/`, each verified on the way out.
+
+    Args:
+        signature: goes along as `model.sig`.
+
+    Raises:
+        NotFound, Corrupt, Incompatible: as `load`.
+    """
+    files = read_manifest(blobs, digest).manifest["files"]
+    _archive.write(Path(path), _verified(blobs, digest, "its manifest"), files, blobs, signature)
+
+
+def export_folder(
+    blobs: BlobStore, digest: str, path: str | os.PathLike[str], *, signature: bytes | None = None
+) -> None:
+    """Write a bundle as a folder with the contents that the archive of `export` has.
+
+    Raises:
+        Conflict: the folder is there and not empty.
+        NotFound, Corrupt, Incompatible: as `load`.
+    """
+    files = read_manifest(blobs, digest).manifest["files"]
+    _archive.write_folder(Path(path), _verified(blobs, digest, "its manifest"), files, blobs, signature)
+
+
+Permit = Callable[[Bundle, Mapping[str, Path], bytes | None], None]  # the bundle, its files, its signature; may raise
+
+
+def import_(
+    blobs: BlobStore, path: str | os.PathLike[str], *, limit_bytes: int = 8 << 30, permit: Permit | None = None
+) -> tuple[Bundle, bytes | None]:
+    """Store the bundle of an archive or folder that was exported, and return it with the signature that came along.
+
+    The model is not loaded, and the signature not checked. The same bundle has the same digest.
 
     Args:
         limit_bytes: the most that its files may unpack to, together.
+        permit: asked when all is proved and nothing stored yet; what it raises is raised.
 
     Raises:
-        InvalidInput: no zip archive, or more in it than its manifest lists or than the limit allows.
+        InvalidInput: neither, or more in it than its manifest lists or than the limit allows, or a link.
         Corrupt: a file is missing or not what the manifest says. Nothing was stored.
         Incompatible: a format that this release does not know.
     """
-    text, manifest = _archive.read(path, blobs, limit_bytes)
-    return Bundle(blobs.put(text), manifest)
+    with _archive.opened(Path(path), limit_bytes) as found:
+        bundle = Bundle(digest_of(found.text), found.manifest)
+        if permit is not None:
+            permit(bundle, found.files, found.signature)
+        for name, copy in found.files.items():
+            if blobs.put(copy) != found.manifest["files"][name]["digest"]:
+                raise Corrupt(f"{name} changed while it was imported; import it again")
+        blobs.put(found.text)
+        return bundle, found.signature
 
 
 def _flavor_of(model: object, name: str | None) -> tuple[str, ModuleType]:
@@ -287,6 +374,18 @@ def _loaded(bundle: Bundle, contents: Mapping[str, bytes]) -> LoadedModel:
         raise
     except Exception as error:
         raise StepFailed(f"the model refuses to load: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _contents(blobs: BlobStore, bundle: Bundle) -> dict[str, bytes]:
+    contents = {}
+    for path, entry in bundle.manifest["files"].items():
+        try:
+            contents[path] = _verified(blobs, entry["digest"], path)
+        except NotFound:
+            raise Corrupt(
+                f"the bundle {bundle.digest[:12]} lacks its file {path}; restore it from a backup or import it again"
+            ) from None
+    return contents
 
 
 def _guarded(act: Callable[[], Any], when: str) -> Any:

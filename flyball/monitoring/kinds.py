@@ -42,14 +42,18 @@ class Monitor(Spec):
     drift: Drift | None = Field(default_factory=Drift)
     quality: Quality | None = Field(default_factory=Quality)
     every_s: float = Field(2.0, gt=0, description="how often the log is read")
+    purpose: str | None = Field(
+        None, description="what the rows that the model learnt from are compared for, where a dataset or policy asks"
+    )
 
 
 @register
 class Alert(Spec):
-    """Something that a person may want to know; opened and resolved by a monitor, which owns it."""
+    """Something that a person may want to know; opened and resolved with a condition of what owns it."""
 
-    monitor: Annotated[str, RefersTo("monitor")]
-    what: str = Field(description="drifting or decayed")
+    monitor: Annotated[str | None, RefersTo("monitor")] = Field(None, description="whose condition it is")
+    view: Annotated[str | None, RefersTo("feature-view")] = Field(None, description="or the feature view's")
+    what: str = Field(description="drifting or decayed; of a feature view stale or disagrees")
     severity: Literal["warning", "critical"] = "warning"
     summary: str = ""
     detail: dict[str, Any] = Field(default_factory=dict)

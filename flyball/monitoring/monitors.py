@@ -3,11 +3,14 @@
 A monitor watches what the deployment's champion was trained on against what is asked now. When the champion changes
 it starts anew: with the new champion's reference, from its first answer, and with no condition. A condition ends when
 two windows in a row are quiet, so that an alert does not flap.
+
+The reference is what training kept beside the version (`references`). What is not watched, and why, stands in the
+status as `waiting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,11 +19,14 @@ from flyball.control import Blocked, Outcome, Retry, World
 from flyball.ledger.refs import ref
 from flyball.ledger.resources import Resource
 from flyball.ledger.versions import Version
+from flyball.monitoring.alerts import fire, resolve
 from flyball.monitoring.kinds import Monitor
+from flyball.monitoring.quality import is_decayed, limit_of
+from flyball.monitoring.references import Ask, References
 from flyball.monitoring.results import Results
-from flyball.monitoring.windows import Reference, after, drift_in, make_reference, quality_of
-from flyball.stats.calibration import Exceeded, metric_limit
-from flyball.stats.metrics import metric
+from flyball.monitoring.windows import Reference, after, drift_in, quality_of
+from flyball.stats.calibration import Exceeded
+from flyball.storage.blobs import BlobStore
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,27 +35,28 @@ __all__ = ["MonitorController"]
 
 _QUIET_WINDOWS = 2  # in a row, after which a condition ends
 _QUALITY_LEVEL = 0.95
-_LEAST_WINDOWS = 5  # of unseen reference rows, below which their spread says nothing
 
 
 class _Traffic(Protocol):
     def frame(self, deployment: str) -> pl.DataFrame: ...
 
 
-class _Frames(Protocol):
-    def frame(self, name: str, version: str | int = "latest") -> pl.LazyFrame: ...
-
-
 class MonitorController:
-    """Controller of the kind `monitor`."""
+    """Controller of the kind `monitor`.
+
+    Args:
+        traffic: the prediction log.
+        blobs: where training keeps references.
+        results: where windows are kept.
+        ask: the policies.
+    """
 
     kind = "monitor"
 
-    def __init__(self, traffic: _Traffic, datasets: _Frames, results: Results) -> None:
+    def __init__(self, traffic: _Traffic, blobs: BlobStore, results: Results, ask: Ask) -> None:
         self._traffic = traffic
-        self._datasets = datasets
+        self._references = References(blobs, ask)
         self._results = results
-        self._references: dict[tuple[Any, ...], Reference | None] = {}
 
     def reconcile(self, name: str, world: World) -> Outcome:
         with world.read() as reading:
@@ -68,7 +75,7 @@ class MonitorController:
             return Retry(0.0)
         version = self._version(champion, world)
         rows = self._rows(deployment.name, resource.status["watching"]["from_revision"])
-        self._watch_drift(resource, spec, version, rows, world)
+        self._tell(name, self._watch_drift(resource, spec, version, rows, world), world)
         self._watch_quality(name, spec, version, rows, world)
         return Retry(spec.every_s)
 
@@ -76,13 +83,18 @@ class MonitorController:
 
     def _watch_drift(
         self, resource: Resource, spec: Monitor, version: Version, rows: pl.DataFrame, world: World
-    ) -> None:
-        reference = self._reference(spec, version, world)
-        if spec.drift is None or reference is None:
-            return
-        self._keep_reference(resource.name, version, reference, world)
+    ) -> str | None:
+        """Judge the windows that are full by now; return what is not watched and why, None when all is."""
+        if spec.drift is None:
+            return None
         done = [r for r in self._results.of(resource.name, "drift") if r["version"] == version.ref.short]
         waiting = after(rows, done[-1]["to"] if done else None)
+        is_due = waiting.height >= spec.drift.window
+        watched = self._references.of(resource.name, spec, version, is_due=is_due)
+        reference = watched.reference
+        if reference is None:
+            return watched.why
+        self._keep_reference(resource.name, version, reference, world)
         size = spec.drift.window
         for start in range(0, waiting.height - size + 1, size):
             window = waiting.slice(start, size)
@@ -114,34 +126,7 @@ class MonitorController:
             self._set(
                 "drifting", resource.name, done, _drifting(result, done[-spec.drift.persistence :][0]["from"]), world
             )
-
-    def _reference(self, spec: Monitor, version: Version, world: World) -> Reference | None:
-        """Return the calibrated reference of a version, None when nothing is known of its training rows."""
-        trained_on = version.metadata.get("trained_on")
-        if spec.drift is None or trained_on is None:
-            return None
-        key = (version.digest, spec.drift.model_dump_json())
-        if key not in self._references:
-            target = ref(trained_on)
-            with world.read() as reading:
-                made = reading.versions.get(target.kind, target.name, target.version or "latest")
-            inputs = [field["name"] for field in version.metadata.get("signature", {}).get("inputs", [])]
-            columns = inputs if spec.drift.features == "all" else list(spec.drift.features)
-            time = made.metadata.get("event_time")
-            frame = self._datasets.frame(target.name, target.version or "latest").select(
-                *columns, *([time] if time and time not in columns else [])
-            )
-            rows = (frame.sort(time, maintain_order=True) if time else frame).collect()
-            self._references[key] = make_reference(
-                rows,
-                columns,
-                window=spec.drift.window,
-                false_alarms=spec.drift.false_alarms,
-                horizon=spec.drift.horizon,
-                persistence=spec.drift.persistence,
-                ordered=time is not None,
-            )
-        return self._references[key]
+        return watched.why
 
     def _keep_reference(self, name: str, version: Version, reference: Reference, world: World) -> None:
         """Keep the reference's profiles with the results, once a version, for whoever shows a window beside them."""
@@ -173,7 +158,7 @@ class MonitorController:
         found = quality_of(window, metric_name, _QUALITY_LEVEL)
         if found is None:
             return
-        floor = _floor(spec, version, metric_name)
+        floor = limit_of(spec, version, metric_name)
         result = {
             "monitor": name,
             "what": "quality",
@@ -188,7 +173,7 @@ class MonitorController:
             "metric": metric_name,
             "interval": asdict(found),
             "threshold": floor,
-            "exceeded": _is_decayed(metric_name, found.value, floor),
+            "exceeded": is_decayed(metric_name, found.value, floor),
         }
         self._results.append(result)
         done.append(result)
@@ -220,28 +205,32 @@ class MonitorController:
             status = {**resource.status, "conditions": dict(conditions)}
             applied = writing.resources.set_status("monitor", resource.name, status, action=action, detail=detail)
             cause = applied.event.seq if applied.event else None
-            alert = f"{resource.name}-{condition}"
             if action == condition:
-                spec = {"monitor": resource.name, "what": condition, "summary": detail["summary"]}
-                spec |= {"severity": "critical" if condition == "decayed" else "warning", "detail": dict(detail)}
-                writing.resources.apply("alert", alert, spec, owner=str(resource.ref))
-                state = {"state": "firing", "since": conditions[condition]["since"]}
-                writing.resources.set_status("alert", alert, state, action="fired", detail=detail, cause=cause)
-            elif writing.resources.find("alert", alert) is not None:
-                state = {"state": "resolved", "at": format_instant(world.clock.now())}
-                writing.resources.set_status("alert", alert, state, action="resolved", cause=cause)
+                fire(writing, resource.ref, condition, detail, conditions[condition]["since"], cause)
+            else:
+                resolve(writing, resource.ref, condition, world.clock.now(), cause)
+
+    def _tell(self, name: str, why: str | None, world: World) -> None:
+        """Keep in the status what is not watched and why; writes nothing when that is known."""
+        with world.read() as reading:
+            status = reading.resources.get("monitor", name).status
+        if status.get("waiting") == why:
+            return
+        with world.write() as writing:
+            current = writing.resources.get("monitor", name).status
+            kept = {k: v for k, v in {**current, "waiting": why}.items() if v is not None}
+            detail = {"summary": why or "all that it shall is watched"}
+            action = "does not watch all" if why else "watches all"
+            writing.resources.set_status("monitor", name, kept, action=action, detail=detail)
 
     def _start_watching(self, resource: Resource, champion: str, revision: int, world: World) -> None:
         deployment = ref(Monitor.model_validate(resource.spec).of, "deployment")
         with world.write() as writing:
             moved = writing.journal.find(ref=str(deployment), limit=20)
             cause = next((e.seq for e in moved if e.action in ("promoted", "serves", "rolled back")), None)
+            because = {"because": f"{champion} serves now"}
             for condition in resource.status.get("conditions", {}):
-                alert = f"{resource.name}-{condition}"
-                if writing.resources.find("alert", alert) is not None:
-                    state = {"state": "resolved", "at": format_instant(world.clock.now())}
-                    detail = {"because": f"{champion} serves now"}
-                    writing.resources.set_status("alert", alert, state, action="resolved", detail=detail, cause=cause)
+                resolve(writing, resource.ref, condition, world.clock.now(), cause, because)
             status = {"watching": {"version": champion, "from_revision": revision}, "conditions": {}}
             writing.resources.set_status(
                 "monitor", resource.name, status, action="watches", detail={"version": champion}, cause=cause
@@ -294,36 +283,3 @@ def _decayed(result: Mapping[str, Any]) -> dict[str, Any] | None:
         "summary": f"{name} is {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] on {result['rows']:,} "
         f"labelled answers; the limit is {result['threshold']:.3f}",
     }
-
-
-def _is_decayed(metric_name: str, value: float, floor: float | None) -> bool:
-    if floor is None:
-        return False
-    return value < floor if metric(metric_name).higher_is_better else value > floor
-
-
-def _floor(spec: Monitor, version: Version, metric_name: str) -> float | None:
-    """Return the value that the metric must not pass: the stricter of the declared one and the reference's own."""
-    assert spec.quality is not None
-    higher = metric(metric_name).higher_is_better
-    floors = [f for f in ((spec.quality.at_least if higher else spec.quality.at_most),) if f is not None]
-    windows = version.metadata.get("evaluation", {}).get("windows", {})
-    values = windows.get("values", [])
-    if spec.quality.against_reference and len(values) >= _LEAST_WINDOWS and windows.get("metric") == metric_name:
-        alpha = spec.drift.false_alarms if spec.drift else 0.01
-        horizon = spec.drift.horizon if spec.drift else 100
-        floors.append(_limit(metric_name, values, windows.get("errors", ()), alpha / horizon))
-    return (max(floors) if higher else min(floors)) if floors else None
-
-
-def _limit(metric_name: str, values: Sequence[float], errors: Sequence[float], level: float) -> float:
-    """Return the metric's limit from its values on windows of unseen reference rows.
-
-    R² has no lower end, so what is left unexplained, 1 − R², which is positive, is limited in its place.
-    """
-    if metric_name == "r2":
-        unexplained = [1 - value for value in values]
-        return 1 - metric_limit(unexplained, level=level, errors=errors, higher_is_better=False, bounded=False)
-    found = metric(metric_name)
-    is_share = found.low == 0 and found.high == 1
-    return metric_limit(values, level=level, errors=errors, higher_is_better=found.higher_is_better, bounded=is_share)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flyball.stats.calibration import Calibration, Exceeded, calibrate
+from flyball.data.blocks import Blocks
+from flyball.stats.calibration import Calibration, Exceeded, calibrate_blocks
 from flyball.stats.drift import distance
 from flyball.stats.intervals import Interval, interval
 from flyball.stats.metrics import metric
@@ -38,22 +39,29 @@ class DriftFinding:
 
 
 def make_reference(
-    frame: pl.DataFrame,
-    columns: list[str],
+    blocks: Blocks,
+    columns: Sequence[str],
     *,
     window: int,
     false_alarms: float,
     horizon: int,
     persistence: int,
-    ordered: bool,
 ) -> Reference:
-    """Calibrate on reference rows, which stand in time order when `ordered`."""
-    size = min(window, frame.height)
-    values = {name: _values(frame[name]) for name in columns}
-    calibration, profiles = calibrate(
-        values, window=size, alpha=false_alarms, horizon=horizon, persistence=persistence, ordered=ordered
+    """Calibrate on what was kept of the rows that the model learnt from; reads none of them.
+
+    Raises:
+        NotFound: a column is not kept.
+        InvalidInput: there is no column.
+    """
+    calibration = calibrate_blocks(
+        {name: blocks.windows(name, window) for name in columns},
+        window=min(window, blocks.rows),
+        alpha=false_alarms,
+        horizon=horizon,
+        persistence=persistence,
+        ordered=blocks.event_time is not None,
     )
-    return Reference(calibration, profiles)
+    return Reference(calibration, {name: blocks.profiles[name] for name in columns})
 
 
 def drift_in(window: pl.DataFrame, reference: Reference, number: int) -> DriftFinding:

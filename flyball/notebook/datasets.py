@@ -10,6 +10,7 @@ from flyball.errors import Forbidden, InvalidInput, NotFound, did_you_mean
 from flyball.ledger.refs import Ref
 from flyball.ledger.versions import Version
 from flyball.notebook.quarantine import Batch
+from flyball.notebook.reproducing import reproduced, versions_read
 from flyball.notebook.showing import Difference, Listing, Profile, text_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Dataset:
             ContractBroken: the batch broke the contract and was kept aside; nothing else was changed.
             InvalidInput, NotFound, Conflict, Unavailable, Forbidden: nothing was published; the sentence says why.
         """
+        again = reproduced()
+        if again.is_on:  # what was published then is there, and what is published now would be news to others
+            return self._home().version(self._ref(again.pins.get(self.name, "latest")))
         return (
             self._home().publish(self.name, source, mode=mode, key=key, purpose=purpose, note=note, **options).version
         )
@@ -91,19 +95,19 @@ class Dataset:
             InvalidInput: there is no such column; `at` has no zone or stands beside a number.
             Forbidden: the dataset may not be read for this purpose.
         """
-        return self._home().frame(self._ref(version), at=at, columns=columns, purpose=purpose)
+        return self._home().frame(self._asked(version, at), at=at, columns=columns, purpose=purpose)
 
     def to_arrow(self, version: str | int = "latest", **options: Any) -> Any:
         """Return a `pyarrow.RecordBatchReader` that streams the rows; options and errors as `frame`."""
-        return self._home().read(self._ref(version), "arrow", **options)
+        return self._home().read(self._asked(version, options.get("at")), "arrow", **options)
 
     def to_duckdb(self, version: str | int = "latest", **options: Any) -> Any:
         """Return a DuckDB relation over the rows; options and errors as `frame`."""
-        return self._home().read(self._ref(version), "duckdb", **options)
+        return self._home().read(self._asked(version, options.get("at")), "duckdb", **options)
 
     def to_pandas(self, version: str | int = "latest", **options: Any) -> Any:
         """Return a `pandas.DataFrame` of all rows, in memory; options and errors as `frame`."""
-        return self._home().read(self._ref(version), "pandas", **options)
+        return self._home().read(self._asked(version, options.get("at")), "pandas", **options)
 
     def file(self, path: str, version: str | int = "latest", *, purpose: str | None = None) -> bytes:
         """Return the bytes of one file of a dataset of files, verified.
@@ -139,7 +143,7 @@ class Dataset:
         from flyball.data.rows import Rows
 
         at = self._home()
-        found = at.version(self._ref(version))
+        found = at.version(self._asked(version))
         spec = at.resource(Ref("dataset", self.name)).spec
         frame = self.frame(found.number, purpose=purpose).collect()
         roles = [spec.get("known_at"), spec.get("label_time"), *spec.get("entity", [])]
@@ -282,6 +286,17 @@ class Dataset:
             },
             f"nobody has read dataset/{self.name} yet",
         )
+
+    def _asked(self, version: str | int, at: datetime | None = None) -> Ref:
+        """Return the version that is read: pinned while a run is reproduced, and noted for the runs of this process."""
+        if at is not None or str(version).isdecimal():
+            return self._ref(version)
+        pinned = reproduced().pins.get(self.name)
+        if pinned is not None:
+            return self._ref(pinned)
+        found = self._home().version(self._ref(version))
+        versions_read[self.name] = found.number
+        return self._ref(version)
 
     def _ref(self, version: str | int) -> Ref:
         return Ref("dataset", self.name, str(version))

@@ -9,12 +9,37 @@ from __future__ import annotations
 from flyball.platform.acting import LoopActs
 from flyball.platform.authority import MAY
 from flyball.platform.home import KIND_MODULES
+from flyball.platform.importing import ImportActs
 from flyball.platform.journal import JournalActs
+from flyball.platform.logged_models import LoggedModelActs
+from flyball.platform.papers import PaperActs
+from flyball.platform.registry import RegistryActs
+from flyball.platform.reproducing import ReproduceActs
 from flyball.platform.runs import RunActs
 from flyball.platform.serving import ServingActs
+from flyball.platform.supply import SupplyActs
+from flyball.platform.sweeping import SweepActs
+from flyball.platform.traces import TraceActs
+from flyball.platform.tracking import TrackingActs
+from flyball.platform.webhooks import WebhookActs
 
 __all__ = ["KIND_MODULES", "MAY", "Platform"]
 
 
-class Platform(LoopActs, RunActs, ServingActs, JournalActs):
+class Platform(
+    ImportActs,
+    ReproduceActs,
+    LoopActs,
+    RunActs,
+    ServingActs,
+    JournalActs,
+    SupplyActs,
+    TrackingActs,
+    TraceActs,
+    LoggedModelActs,
+    RegistryActs,
+    PaperActs,
+    SweepActs,
+    WebhookActs,
+):
     """One home, seen by one principal. Cheap to make for another principal: `platform.as_(principal)`."""

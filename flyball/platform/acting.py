@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from flyball import settings
+from flyball.errors import Forbidden
 from flyball.governance.identity import Principal
+from flyball.ledger.refs import Ref
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flyball.control import Controller
     from flyball.control.loop import Loop
+    from flyball.monitoring.monitors import MonitorController
 
 from flyball.platform.feature_rows import FeatureRowActs
+from flyball.platform.lifecycle import Known
 from flyball.platform.privacy import PrivacyActs
 
 __all__ = ["LoopActs"]
@@ -27,7 +33,7 @@ class LoopActs(PrivacyActs, FeatureRowActs):
         from flyball.data.products.watching import ProductController
         from flyball.delivery.promotion import PromotionController
         from flyball.features.controller import FeatureViewController
-        from flyball.monitoring.monitors import MonitorController
+        from flyball.monitoring.features import FeatureAlertController
         from flyball.pipelines.controller import PipelineController
         from flyball.pipelines.triggers import TriggerController
         from flyball.privacy.ageing import RetentionController
@@ -36,23 +42,55 @@ class LoopActs(PrivacyActs, FeatureRowActs):
         from flyball.serving.evidence import TrafficEvidence
 
         serving = self.home / "serving"
-        deployments = DeploymentController(serving, TrafficEvidence(self.traffic, serving / "status.json"))
+        evidence = TrafficEvidence(self.traffic, serving / "status.json")
+        deployments = DeploymentController(serving, evidence, self._as("deployment").bundled)
         return [
-            PromotionController(),
+            PromotionController(Known(self.blobs, self.home, self.project)),
             deployments,
-            FeatureViewController(self.home, view_command, self._as_controller.view_failed),
+            FeatureViewController(self.home, view_command, self._as("feature-view").view_failed),
+            FeatureAlertController(),
             FeaturesController("feature-view", deployments),
             FeaturesController("feature-service", deployments),
-            MonitorController(self.traffic, self.datasets, self.monitor_results),
+            self.monitor_controller(),
             PipelineController(self.home, worker_command),
             TriggerController(self.traffic),
             ProductController(self.tables),
             RetentionController(self.guard, lambda: self.retention(dry_run=False)),
         ]
 
-    @property
-    def _as_controller(self) -> Self:
-        return self.as_(Principal("controller/feature-view", "admin"))
+    def monitor_controller(self) -> MonitorController:
+        """Return the controller of monitors; what it looks at is asked and noted in its own name."""
+        from flyball.monitoring.monitors import MonitorController
+
+        return MonitorController(self.traffic, self.blobs, self.monitor_results, self._as("monitor").looked_at)
+
+    def looked_at(self, version: Ref, columns: Sequence[str], purpose: str | None = None) -> dict[str, str]:
+        """Note that some columns of a version are looked at otherwise than by rows, by what was kept of them.
+
+        Returns:
+            The columns that whoever asks may not see as they are, each with who says so; those are not noted.
+
+        Raises:
+            Forbidden: as `frame`.
+        """
+        self._may("read")
+        self.products.check_read(version)
+        dataset, made_of = self._behind(version)
+        found = self.guard.decision(dataset, columns, self.principal, purpose, made_of)
+        if not found.allowed:
+            raise Forbidden(found.reason)
+        hidden = {name.partition(".")[0]: mask.because for name, mask in found.masks.items()}
+        hidden = {name: who for name, who in hidden.items() if name in columns}
+        seen = [name for name in columns if name not in hidden]
+        if seen:
+            self.usage.record(self.actor, version, purpose or "", seen)
+        return hidden
+
+    def _as(self, kind: str) -> Self:
+        """Return this home as the controller of a kind sees it."""
+        other = self.as_(Principal(f"controller/{kind}", "admin"))
+        other.__dict__["usage"] = self.usage  # one log of reads in a process, whoever made it first
+        return other
 
     def loop(self) -> Loop:
         """Return the loop that keeps this home as wanted; start it or settle it."""

@@ -17,9 +17,15 @@ MAY: Mapping[str, str] = {
     "publish": "editor",
     "record": "editor",
     "register": "editor",
+    "sign": "editor",
     "push": "editor",
     "apply": "editor",
     "delete": "editor",
     "approve": "editor",
+    "promote": "editor",
+    "write": "editor",
+    "bundle": "viewer",  # a version stays what it is; its files are only brought into the form that is loaded
+    "review": "viewer",  # whom a stage lets decide, its approvers say
     "erase": "admin",
+    "trust": "admin",
 }

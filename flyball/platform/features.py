@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flyball.features.views import FeatureView
     from flyball.governance.policies import Masking
 
-__all__ = ["FeatureActs", "FeatureUse"]
+__all__ = ["FeatureActs", "FeatureUse", "ViewPage"]
 
 VIEW, SERVICE = "feature-view", "feature-service"
 
@@ -37,6 +37,16 @@ class FeatureUse:
     user: Ref
     through: Ref | None = None
     model: Ref | None = None
+
+
+@dataclass(frozen=True)
+class ViewPage:
+    """Some of the declared views by name, how many there are in all, and whose they are and what tags they have."""
+
+    views: list[Resource]
+    total: int
+    owners: list[str]
+    tags: list[str]
 
 
 class FeatureActs(DataActs, ResourceActs, ModelActs):
@@ -197,6 +207,22 @@ class FeatureActs(DataActs, ResourceActs, ModelActs):
             if behind:
                 masks.setdefault(feature, behind[0])
         return masks
+
+    def view_page(self, offset: int, limit: int, wanted: Callable[[Resource], bool] | None = None) -> ViewPage:
+        """Return some declared views; without a condition the ledger reads no others.
+
+        Args:
+            wanted: only views of which it is true, as of their state, which is worked out of the status of each.
+        """
+        with self._reading() as world:
+            told = world.resources.spec_values(VIEW, "owner", "tags")
+            if wanted is None:
+                views, total = world.resources.page(VIEW, offset, limit)
+            else:
+                found = [view for view in world.resources.all(VIEW) if wanted(view)]
+                views, total = found[offset : offset + limit], len(found)
+        owners = sorted({str(owner) for owner, _ in told if owner})
+        return ViewPage(views, total, owners, sorted({tag for _, tags in told for tag in tags or ()}))
 
     # -- services, and the end of views
 

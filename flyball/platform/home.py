@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -36,13 +37,17 @@ if TYPE_CHECKING:
     from flyball.storage.online import OnlineStore
     from flyball.storage.tables import TableStore
     from flyball.tracking.live import LiveTraffic
+    from flyball.tracking.recording import Recorder
 
 __all__ = ["KIND_MODULES", "Home"]
 
 HOME_FORMAT = 1
 
+_SHARING = threading.Lock()  # of making what is shared
+
 KIND_MODULES = (
     "flyball.data.kinds",
+    "flyball.delivery.kinds",
     "flyball.features.kinds",
     "flyball.governance.kinds",
     "flyball.models.kinds",
@@ -60,6 +65,7 @@ class Home:
         self.ledger = ledger
         self.principal = principal
         self.clock = clock
+        self._shared: dict[str, Any] = {}  # what all principals of this home have together
 
     @classmethod
     def open(
@@ -96,12 +102,15 @@ class Home:
         """Close what is open."""
         if "usage" in self.__dict__:
             self.usage.close()
+        if "writer" in self._shared:
+            self._shared["writer"].close()
         self.ledger.close()
 
     def as_(self, principal: Principal) -> Self:
         """Return the same home as another principal sees it."""
         other = type(self)(self.home, self.ledger, principal, self.clock)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in other.__dict__})
+        other._shared = self._shared
         return other
 
     @property
@@ -184,6 +193,14 @@ class Home:
 
         return Usage(self.home / "usage", settings.load(UsageSettings, "usage", self.home), self.clock)
 
+    @property
+    def recorder(self) -> Recorder:
+        """Records runs in the name of whoever acts, through the one writer of this home. Raises Forbidden."""
+        from flyball.tracking.recording import Recorder, Writer
+
+        self._may("record")
+        return Recorder(self._shared_once("writer", lambda: Writer(self.ledger)), self.actor)
+
     @cached_property
     def traffic(self) -> LiveTraffic:
         from flyball.tracking.live import LiveTraffic
@@ -200,6 +217,14 @@ class Home:
     def actor(self) -> str:
         """Who acts, as the journal names them."""
         return self.principal.actor
+
+    def _shared_once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what all principals of this home have together, made by the first that asks."""
+        if name not in self._shared:
+            with _SHARING:
+                if name not in self._shared:
+                    self._shared[name] = make()
+        return self._shared[name]
 
     def _may(self, act: str) -> None:
         role = MAY[act]

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flyball.errors import Forbidden, listed
+from flyball.errors import Forbidden, InvalidInput, listed
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.versions import AliasChange, Version
 
 if TYPE_CHECKING:
     from flyball.models.bundle import LoadedModel
 
-from flyball.platform.home import Home
+from flyball.platform.artifacts import ArtifactActs, Place
 
 __all__ = ["ModelActs"]
 
+_LARGEST_MODEL = 8 << 30  # of a folder that a client of MLflow logged, in bytes
 
-class ModelActs(Home):
+
+class ModelActs(ArtifactActs):
     """What is made: versions and aliases; models registered, loaded, agreed to."""
 
     def versions(self, kind: str, name: str | None = None, limit: int = 1000) -> list[Version]:
@@ -55,21 +57,69 @@ class ModelActs(Home):
             if broken:
                 raise Forbidden(f"model/{name} may not be registered: {listed(broken, 5)}")
 
-        return register(self.ledger, self.blobs, name, model, actor=self.actor, permit=permit, **options)
+        known = {"permit": permit, "datasets": self.datasets, **options}
+        return register(self.ledger, self.blobs, name, model, actor=self.actor, **known)
 
     def load(self, target: str | Ref) -> LoadedModel:
-        """Load a model version, its digests verified. Raises NotFound, Corrupt, MissingExtra."""
+        """Load a model version, its digests and whom it is signed by verified.
+
+        Raises:
+            NotFound, Corrupt, MissingExtra: it cannot be.
+            Forbidden: this home does not trust it, see `models.trust`.
+            InvalidInput: a client of MLflow logged it in a form that is not read, see `models.mlmodel`.
+        """
         from flyball.models import bundle
+        from flyball.models.trust import Trust
 
         found = ref(str(target)) if "/" in str(target) else ref(str(target), "model")
-        return bundle.load(self.blobs, self.version(found if found.version else f"{found}@champion").digest)
+        made = self.version(found if found.version else f"{found}@champion")
+        return bundle.load(self.blobs, self.bundled(made).digest, Trust(self.home))
 
-    def approve(self, target: str | Ref) -> Version:
-        """Agree to a model version that waits for a person. Raises NotFound."""
-        from flyball.delivery.promotion import approve
+    def bundled(self, made: Version) -> Version:
+        """Return a model version with its bundle; one that a client of MLflow made gets it when it is first needed.
 
-        found = ref(str(target)) if "/" in str(target) else ref(str(target), "model")
-        with self._writing("approve") as world:
-            version = world.versions.get("model", found.name, found.version or "latest")
-            approve(version, world)
-        return version
+        From then on the version's digest is the bundle's, and its metadata say what registering would have.
+
+        Raises:
+            InvalidInput: its files are not kept here, or are no model that can be served.
+            Forbidden: its model is a pickle.
+            Corrupt, StepFailed, Incompatible, MissingExtra: it cannot be loaded.
+        """
+        location = made.metadata.get("location")
+        if made.kind != "model" or "flavor" in made.metadata or not isinstance(location, str):
+            return made
+        from flyball.models import mlmodel
+
+        self._may("bundle")
+        facts = {"name": made.name, "run": made.run}
+        found = mlmodel.convert(self.blobs, self._folder(self.place_at(location)), facts)
+        told = {
+            "flavor": found.manifest["flavor"],
+            "signature": found.manifest["signature"],
+            "size_bytes": found.size_bytes,
+        }
+        with self._writing("bundle") as world:
+            now = world.versions.get("model", made.name, made.number)
+            if "flavor" in now.metadata:
+                return now  # somebody else was quicker
+            detail = {"flavor": told["flavor"], "logged by": f"MLflow {found.manifest['metadata']['mlflow']['client']}"}
+            return world.versions.rewrite(
+                "model", made.name, made.number, found.digest, {**now.metadata, **told}, action="bundled", detail=detail
+            )
+
+    def _folder(self, place: Place) -> dict[str, bytes]:
+        """Return the files below a place, by their path in it. Raises InvalidInput: they are too large together."""
+        files: dict[str, bytes] = {}
+        size, after = 0, ""
+        cut = len(place.path) + 1 if place.path else 0
+        while True:
+            with self._reading() as world:
+                page = world.artifacts.below(place.owner, place.path, limit=1000, after=after)
+            for one in page:
+                size += one.size_bytes
+                if size > _LARGEST_MODEL:
+                    raise InvalidInput(f"the files of the model have more than {_LARGEST_MODEL} bytes together")
+                files[one.path[cut:]] = self.blobs.get(one.digest)
+            if len(page) < 1000:
+                return files
+            after = page[-1].path

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from flyball import settings
 from flyball.errors import NotFound, listed
 from flyball.ledger import Transaction
+from flyball.ledger.points import Point
 from flyball.ledger.refs import ref
-from flyball.ledger.runs import Artifact, MetricPoint, Run
+from flyball.ledger.runs import Artifact, Run
 
 if TYPE_CHECKING:
     from flyball.tracking.runs import ActiveRun
@@ -22,13 +24,24 @@ __all__ = ["RunActs"]
 class RunActs(Home):
     """What happens: runs, their metrics, logs and artifacts."""
 
-    def start_run(self, name: str, kind: str = "training", **options: Any) -> ActiveRun:
-        """Start recording a run; see `Runs.start` for the options."""
-        from flyball.tracking.runs import ActiveRun, environment, source
+    def start_run(
+        self, name: str, kind: str = "training", *, is_sampled: bool | None = False, **options: Any
+    ) -> ActiveRun:
+        """Start recording a run; see `Runs.start` for the options.
 
-        with self._writing("record") as world:
-            run = world.runs.start(kind, name, source=source(), environment=environment(), **options)
-        return ActiveRun(run, self.ledger, self.blobs, self.actor, self.clock)
+        Args:
+            is_sampled: whether the machine's figures are logged while it goes on (`system/…`); None: the setting.
+        """
+        from flyball.tracking.runs import ActiveRun, environment, source
+        from flyball.tracking.system import TrackingSettings, sample
+
+        chosen = settings.load(TrackingSettings, "tracking", self.home) if is_sampled is not False else None
+        recorder, made = self.recorder, {"source": source(), "environment": environment(), **options}
+        run = recorder.change(lambda world: world.runs.start(kind, name, **made)).result()
+        active = ActiveRun(run, recorder, self.ledger, self.blobs, self.clock)
+        if chosen is not None and (is_sampled or chosen.system_metrics):
+            sample(active, chosen.system_interval_s)
+        return active
 
     def recording(self) -> AbstractContextManager[Transaction]:
         """Return a transaction in which what happened elsewhere is recorded."""
@@ -42,7 +55,8 @@ class RunActs(Home):
             return world.runs.start("pipeline", pipeline.name, of=str(pipeline.ref), status="pending", params=given)
 
     def runs(self, **filters: Any) -> list[Run]:
-        """Return runs, newest first; see `Runs.find` for the filters."""
+        """Return runs, newest first; see `Runs.find` for the filters. Those marked deleted only when asked for."""
+        filters.setdefault("deleted", False)
         with self._reading() as world:
             return world.runs.find(**filters)
 
@@ -51,13 +65,13 @@ class RunActs(Home):
         with self._reading() as world:
             return world.runs.get(id.removeprefix("run/"))
 
-    def metric(self, run: str, key: str) -> list[MetricPoint]:
+    def metric(self, run: str, key: str) -> list[Point]:
         """Return the points of one metric of a run. Raises NotFound."""
         with self._reading() as world:
             found = world.runs.get(run.removeprefix("run/"))
             if key not in found.metrics:
                 raise NotFound(f"run {found.id[:8]} has no metric {key!r} (it has: {listed(found.metrics)})")
-            return world.runs.history(found.id, key)
+            return world.points.history(found.id, key)
 
     def run_log(self, run: str) -> str:
         """Return what a run and its steps printed: the worker's log, then each step's own."""

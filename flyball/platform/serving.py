@@ -63,15 +63,17 @@ class ServingActs(Home):
     def rollback(self, target: str | Ref) -> str:
         """Send a deployment back: end its rollout, or else give the champion's place back to the champion before.
 
+        `model/late` goes back by the model: stage, alias and the traffic of whoever follows the alias.
+
         Returns:
             The version that serves from now on, like `late@1`.
 
         Raises:
-            NotFound: no such deployment.
+            NotFound: no such deployment or model.
             Conflict: there is nothing to go back to.
         """
-        from flyball.delivery.promotion import roll_back
+        from flyball.delivery.promotion import roll_back, roll_back_model
 
         found = ref(str(target)) if "/" in str(target) else ref(str(target), "deployment")
         with self._writing("rollback") as world:
-            return roll_back(found.name, world)
+            return roll_back_model(found.name, world) if found.kind == "model" else roll_back(found.name, world)

@@ -23,13 +23,14 @@ from flyball.governance.policies import (
     decide,
     judge_model,
     judge_residency,
+    purposes_of,
     retention_of,
 )
 from flyball.governance.settings import GovernanceSettings
 from flyball.ledger import Ledger, Transaction
 from flyball.ledger.refs import Ref
 from flyball.privacy.inheritance import MadeOf, World
-from flyball.privacy.suppression import suppression_of
+from flyball.privacy.suppression import Suppressions
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -58,6 +59,8 @@ class Guard:
         self._home = home
         self._ledger = ledger
         self._project = project
+        self._suppressions = Suppressions(ledger)
+        self._behind: dict[str, frozenset[str]] = {}
 
     @property
     def region(self) -> str | None:
@@ -82,8 +85,8 @@ class Guard:
         """
         with self._ledger.read() as world:
             policies = _policies(world)
-            known = World(world, self._project, policies)
-            facts = known.facts(dataset, columns, made_of)
+            known = self._known(world, policies)
+            facts = known.whole(dataset, columns, made_of)
             found = decide(facts, policies, principal, purpose, self.region)
             if not found.allowed:
                 return found
@@ -130,7 +133,7 @@ class Guard:
         if refused is not None:
             raise Forbidden(refused)
         metadata: dict[str, Any] = {}
-        suppression = suppression_of(self._ledger, masking.home_key(self._home))
+        suppression = self._suppressions.now(masking.home_key(self._home))
         if suppression is not None:
             count = suppression.count(frame)
             if count:
@@ -164,10 +167,28 @@ class Guard:
         return judge_model(Facts(model, "model", tags), wanted, sources, policies)
 
     def retention(self, dataset: str) -> tuple[timedelta, str] | None:
-        """Return how long rows of a dataset are kept, and who says so; None: for ever."""
+        """Return how long rows of a dataset are kept, and who says so; None: for ever.
+
+        What says so may be a dataset that this one was made of, or a policy that speaks of that.
+        """
         with self._ledger.read() as world:
             policies = _policies(world)
-            return retention_of(World(world, self._project, policies).facts(dataset, ()), policies)
+            return retention_of(self._known(world, policies).whole(dataset, ()), policies)
+
+    def is_inherited(self, dataset: str) -> bool:
+        """Whether only what a dataset was made of says how long its rows are kept."""
+        with self._ledger.read() as world:
+            policies = _policies(world)
+            return retention_of(self._known(world, policies).facts(dataset, ()), policies) is None
+
+    def purposes(self, dataset: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Return what a dataset may be read for, and who restricts it to that, as `retention` does; None: anything."""
+        with self._ledger.read() as world:
+            policies = _policies(world)
+            return purposes_of(self._known(world, policies).whole(dataset, ()), policies)
+
+    def _known(self, world: Transaction, policies: Mapping[str, Policy]) -> World:
+        return World(world, self._project, policies, self._behind)
 
 
 def _policies(world: Transaction) -> dict[str, Policy]:

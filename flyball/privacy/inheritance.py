@@ -1,15 +1,20 @@
-"""What a column has from those that it was made of: classification, tags, and how it is masked.
+"""What a dataset has from those that it was made of: of columns classification, tags and masks; purposes and retention.
 
 A dataset that SQL makes says of each column which columns of which versions it came from, and a feature view does too.
 A column whose own dataset does not classify it is held to be what those are: `select email as contact` makes `contact`
 personal. Whoever knows better, because only a count is left, classifies the new column (`internal`, `public`).
 What is made of a struct is as closed as its most closed field, because nothing says which fields it was made of.
 Of masks the strictest holds: those of the datasets behind it by their policies, and its own.
+
+Purposes and retention are of whole datasets. The datasets behind one are told by the lineage of its newest version, and
+of the versions that it was appended to: what SQL read, and what the run used that published it. A model or a deployment
+is no way for rows to come, so what lies behind one is not looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +33,25 @@ MadeOf = Mapping[str, Iterable[Iterable[str]]]
 """Column → the columns that it was made of: source (`dataset/flights@3` or a name), column, `direct` or `indirect`."""
 
 _MOST_DEEP = 50  # datasets made of datasets
+_MOST_APPENDED = 100  # versions behind one another whose lineage is looked at
+_MOST_REMEMBERED = 10_000
+_CARRIES_ROWS = frozenset({"dataset", "feature", "labels", "quarantine", "run"})
 
 
 class World:
-    """What is known of datasets' columns within one transaction; what was asked once is remembered."""
+    """What is known of datasets within one transaction; what was asked once is remembered.
 
-    def __init__(self, world: Transaction, project: Path, policies: Mapping[str, Policy]) -> None:
+    Args:
+        behind: by version, the datasets behind it. It never changes, so whoever asks often hands over the same again.
+    """
+
+    def __init__(
+        self,
+        world: Transaction,
+        project: Path,
+        policies: Mapping[str, Policy],
+        behind: dict[str, frozenset[str]] | None = None,
+    ) -> None:
         self._world = world
         self._project = project
         self._policies = policies
@@ -41,6 +59,50 @@ class World:
         self._fields = {name for mask in masks for name in mask.columns if "." in name and not set(name) & set("*?[")}
         self._specs: dict[str, tuple[Dataset, dict[str, ColumnFacts]]] = {}
         self._made_of: dict[str, MadeOf] = {}
+        self._behind = behind if behind is not None else {}
+
+    def whole(self, dataset: str, columns: Iterable[str], made_of: MadeOf | None = None) -> Facts:
+        """Return the facts of a dataset, with those of the datasets behind it; see `facts`."""
+        behind = tuple(self.facts(name, ()) for name in sorted(self.behind(dataset)))
+        return replace(self.facts(dataset, columns, made_of), behind=behind)
+
+    def behind(self, dataset: str) -> frozenset[str]:
+        """Return the datasets that a dataset was made of, directly or through others."""
+        newest = next(iter(self._world.versions.all("dataset", dataset, limit=1)), None)
+        if newest is None:
+            return frozenset()
+        known = self._behind.get(f"{newest.ref} and before")
+        if known is None:
+            versions = [newest]
+            if newest.metadata.get("mode"):  # its rows came behind those of the version before, and so on
+                versions = self._world.versions.all("dataset", dataset, limit=_MOST_APPENDED)
+                replaced = (i for i, version in enumerate(versions) if not version.metadata.get("mode"))
+                versions = versions[: next(replaced, len(versions)) + 1]
+            known = frozenset[str]().union(*(self._behind_version(str(version.ref)) for version in versions))
+            if len(self._behind) > _MOST_REMEMBERED:
+                self._behind.clear()
+            self._behind[f"{newest.ref} and before"] = known
+        return known - {dataset}
+
+    def _behind_version(self, version: str) -> frozenset[str]:
+        if version not in self._behind:
+            found: set[str] = set()
+            seen, waiting = {version}, [version]
+            while waiting:
+                node = waiting.pop()
+                for source in self._world.lineage.walk(ref(node), "upstream", depth=1).nodes:
+                    kind, _, rest = source.partition("/")
+                    if source in seen or kind not in _CARRIES_ROWS:
+                        continue
+                    seen.add(source)
+                    if kind == "dataset":
+                        found.add(rest.partition("@")[0])
+                    if source in self._behind:
+                        found |= self._behind[source]
+                    else:
+                        waiting.append(source)
+            self._behind[version] = frozenset(found)
+        return self._behind[version]
 
     def facts(self, dataset: str, columns: Iterable[str], made_of: MadeOf | None = None) -> Facts:
         """Return what policies go by; of a dataset that is not declared there are no notes.

@@ -170,6 +170,7 @@ class Places:
         became = {s.before: s.after for s in self._done_before() if s.version.startswith("model/")}
         if became and not self._dry_run:
             _replace_in(self._home / "serving" / "snapshot.json", became)
+        self._count("references of models", keeper.references())
         self._count("contracts", keeper.contracts())
         self._count("metadata", keeper.metadata())
         self._count("statuses", keeper.statuses())

@@ -43,7 +43,10 @@ _IDS_AT_ONCE = 1_000_000  # ids of predictions in memory; more are taken out in 
 
 @dataclass
 class Expired:
-    """What left one dataset and what hangs on it, or would. `problem` says why nothing could be told."""
+    """What left one dataset and what hangs on it, or would.
+
+    `problem` says why nothing could be told; `note` why nothing has to leave, though it inherits a retention.
+    """
 
     dataset: str
     kept: timedelta
@@ -54,6 +57,7 @@ class Expired:
     labels: int = 0
     online: int = 0
     problem: str = ""
+    note: str = ""
 
     @property
     def rows(self) -> int:
@@ -73,6 +77,7 @@ class Expired:
             "labels": self.labels,
             "online": self.online,
             "problem": self.problem or None,
+            "note": self.note or None,
         }
 
 
@@ -151,6 +156,10 @@ class Retention:
 
     def _dataset(self, expired: Expired, spec: Dataset, of_dataset: set[str], doomed: Doomed | None) -> None:
         name = expired.dataset
+        if spec.event_time is None and spec.retention is None and self._guard.is_inherited(name):
+            # Totals of what may be kept for a month have no rows of any age, and nothing could be declared.
+            expired.note = f"rows of dataset/{name} have no age and stay; if they have a time, declare it as event_time"
+            return
         if spec.event_time is None:
             raise InvalidInput(f"dataset/{name} has a retention but no event_time, so no row has an age; declare it")
         self._online_of(expired, of_dataset, dry_run=doomed is None)

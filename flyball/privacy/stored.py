@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from flyball.data.rewriting import CONTRACT_DOCUMENT, Doomed, all_runs
+from flyball.data.rewriting import CONTRACT_DOCUMENT, Doomed, all_runs, reference_of
 from flyball.errors import FlyballError
 from flyball.ledger import Ledger
 from flyball.ledger.journal import REDACTED
@@ -258,6 +258,33 @@ class Keeper:
                 continue
             if found_in(self._blobs.get(entry["digest"]), self._subject.raw):
                 self.left.append(f"{version.ref} holds the value in {path}: it learnt it; train it anew")
+
+    def references(self) -> int:
+        """Take the subject out of what is kept of the rows that models learnt from; return how many names that were.
+
+        Counts stay: that there was a row tells nothing of whose it was.
+        """
+        total = 0
+        with self._ledger.read() as world:
+            versions = [world.versions.get(*v[:3]) for v in world.versions.digests("model")]
+        for version in versions:
+            digest = reference_of(version)
+            if digest is None or not self._blobs.has(digest):
+                continue
+            document = orjson.loads(self._blobs.get(digest))
+            before = self._cleaner.removed
+            cleaned = self._cleaner.clean(document, rows=False)
+            if cleaned is document:
+                continue
+            total += self._cleaner.removed - before
+            if not self._dry_run:
+                self._doomed.add([digest])
+                kept = {**version.metadata["reference"], "blob": self._blobs.put(orjson.dumps(cleaned))}
+                with self._ledger.write(self._actor) as world:
+                    now = world.versions.get(*_place(version))
+                    metadata, detail = {**now.metadata, "reference": kept}, {"rows": 0, **self._request}
+                    world.versions.rewrite(*_place(version), now.digest, metadata, detail=detail)
+        return total
 
     def contracts(self) -> int:
         """Take the subject out of the contracts that versions were checked by; return how many places that were.

@@ -2,26 +2,30 @@
 
 The list holds keyed hashes only, so a value can be compared with it but not read from it. It is made of the
 certificates in the ledger; `lift` allows a subject again. Hashing costs once a different value of a column, and nothing
-at all where nobody was erased.
+at all where nobody was erased. The certificates are read once; then the journal says whether another came.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flyball.data.masking import keyed_hash
 from flyball.errors import NotFound
-from flyball.ledger import Ledger
+from flyball.ledger import Ledger, Transaction
 from flyball.privacy.subjects import column_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["KIND", "Suppression", "lift", "suppression_of", "texts_of"]
+__all__ = ["KIND", "Suppression", "Suppressions", "lift", "suppression_of", "texts_of"]
 
 KIND = "erasure"  # of the versions that hold certificates
+_ALL = 1_000_000  # certificates
+_PAGE = 1000
+_MOST_EVENTS = _PAGE  # looked through for a new certificate; reading more costs what reading all certificates does
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,46 @@ class Suppression:
 def suppression_of(ledger: Ledger, key: bytes) -> Suppression | None:
     """Return who may not come back, None when nobody was erased (or all are allowed again)."""
     with ledger.read() as world:
-        found = [version.metadata for version in world.versions.all(KIND, limit=1_000_000)]
+        return _read(world, key)
+
+
+class Suppressions:
+    """`suppression_of` for whoever asks at each publication; any thread may."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._seen: int | None = None  # the newest event of the journal that is accounted for
+        self._found: Suppression | None = None
+
+    def now(self, key: bytes) -> Suppression | None:
+        """Return who may not come back as of now, None when nobody."""
+        with self._lock, self._ledger.read() as world:
+            last = world.journal.last()
+            if self._seen is None or _is_told(world, self._seen, last):
+                self._found = _read(world, key)
+            self._seen = last
+            return self._found
+
+
+def _is_told(world: Transaction, seen: int, last: int) -> bool:
+    """Whether events after `seen` may be of a certificate; a journal that is shorter by now is another one."""
+    if not 0 <= last - seen <= _MOST_EVENTS:
+        return True
+    while seen < last:
+        page = world.journal.since(seen, _PAGE)
+        if not page or any(event.ref.startswith(f"{KIND}/") for event in page):
+            return True
+        seen = page[-1].seq
+    return False
+
+
+def _read(world: Transaction, key: bytes) -> Suppression | None:
     by_column: dict[str, set[str]] = {}
-    for metadata in found:
-        if not metadata.get("lifted"):
-            for column in metadata.get("columns", []):
-                by_column.setdefault(column, set()).add(metadata["subject"])
+    for version in world.versions.all(KIND, limit=_ALL):
+        if not version.metadata.get("lifted"):
+            for column in version.metadata.get("columns", []):
+                by_column.setdefault(column, set()).add(version.metadata["subject"])
     return Suppression({c: frozenset(hashes) for c, hashes in by_column.items()}, key) if by_column else None
 
 
@@ -89,7 +127,7 @@ def lift(ledger: Ledger, hash: str, columns: Iterable[str], actor: str) -> int:
     with ledger.write(actor) as world:
         found = [
             version
-            for version in world.versions.all(KIND, limit=1_000_000)
+            for version in world.versions.all(KIND, limit=_ALL)
             if version.metadata["subject"] == hash
             and not version.metadata.get("lifted")
             and wanted & set(version.metadata["columns"])

@@ -6,12 +6,16 @@
 
 The newest labelled rows are held out: nothing is fitted on them, and champion and challenger are compared on them.
 Gates, approval, canary and promotion follow from the registered version by themselves.
+
+Rows are read as a person reads them: for a purpose, as policies show them, and noted, in the name of the run
+(`run/<id>`). Where a policy forbids it, or hides a column that the dataset would get back hidden, the run fails and
+says which.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,11 +24,12 @@ import polars as pl
 from flyball.data.datasets import Datasets
 from flyball.data.kinds import Dataset
 from flyball.data.rows import Rows
-from flyball.errors import InvalidInput, NotFound
+from flyball.errors import Forbidden, InvalidInput, NotFound, listed
+from flyball.governance.identity import Principal
 from flyball.ledger import Ledger
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.versions import Version
-from flyball.models import bundle
+from flyball.models.bundle import LoadedModel
 from flyball.models.kinds import Model
 from flyball.pipelines.execution import current_run, workbench
 from flyball.pipelines.loading import load_function
@@ -55,13 +60,25 @@ class Workbench(Protocol):
     def project(self) -> Path: ...
     @property
     def actor(self) -> str: ...
+    @property
+    def principal(self) -> Principal: ...
 
+    def as_(self, principal: Principal) -> Workbench: ...
+
+    def looked_at(self, version: Ref, columns: Sequence[str], purpose: str | None = None) -> Mapping[str, str]: ...
+
+    def load(self, target: str | Ref) -> LoadedModel: ...
     def register(self, name: str, model: Any, **options: Any) -> Version: ...
 
 
 @pipeline
 def continuous_training(
-    model: str, deployment: str, fit: str, held_out: float = HELD_OUT, newest: int | None = None
+    model: str,
+    deployment: str,
+    fit: str,
+    held_out: float = HELD_OUT,
+    newest: int | None = None,
+    purpose: str | None = None,
 ) -> str:
     """Retrain `model` and return the new version's reference.
 
@@ -74,21 +91,25 @@ def continuous_training(
         fit: `module:name` or `file.py:name` of a function from `Rows` to a fitted model.
         held_out: share of the newest labelled rows kept for judging.
         newest: learn from at most so many labelled production rows, the newest; default: all.
+        purpose: what the rows are read for, where the dataset or a policy asks for it.
 
     Raises:
         InvalidInput: there are too few labelled rows, or the fit function cannot be found.
+        Forbidden: a policy does not allow the dataset to be read for this, or hides a column of it from the run.
     """
-    learnt, unseen = collect(model, deployment, held_out, newest)
+    learnt, unseen = collect(model, deployment, held_out, newest, purpose)
     project = str(_bench().project)
     fitted = fit_rows(fit, project, code_of(fit, project), learnt)
     return judge_and_register(model, fitted, learnt, unseen)
 
 
 @step(cache=False)
-def collect(model: str, deployment: str, held_out: float, newest: int | None) -> tuple[Rows, Rows]:
+def collect(
+    model: str, deployment: str, held_out: float, newest: int | None, purpose: str | None = None
+) -> tuple[Rows, Rows]:
     """Publish what is learnt from as a version of the dataset; return it and the rows held out."""
     bench = _bench()
-    facts, champion, before = _champion(bench, model)
+    facts, champion, before = _champion(bench, model, purpose)
     frame = production_rows(bench, deployment, facts, before, since=_alarm(bench))
     if newest is not None:
         frame = frame.tail(newest)
@@ -107,7 +128,7 @@ def collect(model: str, deployment: str, held_out: float, newest: int | None) ->
         note=f"{before.frame.height:,} rows as before and {cut:,} labelled answers of deployment/{deployment}",
     )
     data = published.version.ref
-    learnt = Rows.of(bench.datasets.frame(data.name, int(data.version or 0)).collect(), **_roles(before), origin=data)
+    learnt = Rows.of(_read(bench, data, purpose), **_roles(before), origin=data)
     return learnt, Rows.of(frame.slice(cut), **_roles(before))
 
 
@@ -121,10 +142,10 @@ def fit_rows(function: str, project: str, code: str, rows: Rows) -> Any:  # noqa
 def judge_and_register(model: str, fitted: Any, learnt: Rows, unseen: Rows) -> str:
     """Judge the fitted model on the rows held out, beside the champion, and register it."""
     bench = _bench()
-    facts, champion, _ = _champion(bench, model)
+    facts, champion = _facts(bench, model)
     metric_name = facts["metric"] or champion.metadata.get("metric")
     evaluation = judge(fitted, unseen, metric_name=metric_name)
-    compared = compare_with(bundle.load(bench.blobs, champion.digest), fitted, unseen, [evaluation.metric])
+    compared = compare_with(bench.load(champion.ref), fitted, unseen, [evaluation.metric])
     version = bench.register(
         model,
         fitted,
@@ -203,8 +224,8 @@ def _alarm(bench: Workbench) -> str | None:
     return str(alarms[0].detail["from"]) if alarms and "from" in alarms[0].detail else None
 
 
-def _champion(bench: Workbench, model: str) -> tuple[dict[str, Any], Any, Rows]:
-    """Return the dataset's facts, the champion's version, and the rows that it learnt from."""
+def _facts(bench: Workbench, model: str) -> tuple[dict[str, Any], Version]:
+    """Return what is known of the dataset, and the champion's version."""
     with bench.ledger.read() as world:
         declared = Model.model_validate(world.resources.get("model", model).spec)
         champion = world.versions.get("model", model, "champion")
@@ -213,21 +234,45 @@ def _champion(bench: Workbench, model: str) -> tuple[dict[str, Any], Any, Rows]:
             raise NotFound(f"{champion.ref.short} does not say which dataset it learnt from; register it with rows")
         data = ref(trained_on)
         dataset = Dataset.model_validate(world.resources.get("dataset", data.name).spec)
+    facts = {"dataset": data.name, "data": data, "label_time": dataset.label_time, "metric": declared.metric}
+    return {**facts, "target": dataset.target, "event_time": dataset.event_time}, champion
+
+
+def _champion(bench: Workbench, model: str, purpose: str | None) -> tuple[dict[str, Any], Version, Rows]:
+    """Return the dataset's facts, the champion's version, and the rows that it learnt from."""
+    facts, champion = _facts(bench, model)
     inputs = [field["name"] for field in champion.metadata["signature"]["inputs"]]
-    frame = bench.datasets.frame(data.name, data.version or "latest").collect()
-    rows = Rows.of(frame, dataset.target, event_time=dataset.event_time, inputs=inputs, origin=data)
-    return {"dataset": data.name, "label_time": dataset.label_time, "metric": declared.metric}, champion, rows
+    frame = _read(bench, facts["data"], purpose)
+    target, event_time = facts["target"], facts["event_time"]
+    rows = Rows.of(frame, target, event_time=event_time, inputs=inputs, origin=facts["data"], purpose=purpose)
+    return facts, champion, rows
+
+
+def _read(bench: Workbench, data: Ref, purpose: str | None) -> pl.DataFrame:
+    """Return the rows of a version, none of whose columns is hidden from the run. Raises Forbidden.
+
+    What is read is published again, so that a hidden column would be hidden from everybody for ever.
+    """
+    rows = bench.datasets.frame(data.name, data.version or "latest")
+    hidden = bench.looked_at(data, rows.collect_schema().names(), purpose)
+    if hidden:
+        raise Forbidden(
+            f"{listed(sorted(set(hidden.values())))} hides {listed(sorted(hidden))} of {data} from {bench.actor}, and "
+            "retraining would publish it hidden; except the run in the policy (unless_actor: [run/*])"
+        )
+    return rows.collect()
 
 
 def _roles(rows: Rows) -> dict[str, Any]:
-    return {"target": rows.target, "event_time": rows.event_time, "inputs": rows.inputs}
+    return {"target": rows.target, "event_time": rows.event_time, "inputs": rows.inputs, "purpose": rows.purpose}
 
 
 def _bench() -> Workbench:
     found: Workbench | None = workbench.get()
     if found is None:
         raise InvalidInput("continuous_training runs inside a platform; start it with flyball run or a trigger")
-    return found
+    run = current_run()
+    return found if run is None else found.as_(Principal(f"run/{run}", found.principal.role))
 
 
 def code_of(function: str, project: str) -> str:

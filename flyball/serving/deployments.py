@@ -7,7 +7,7 @@ The snapshot can always be made again from the statuses, so a crash between the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +15,11 @@ from typing import Any, Protocol
 from flyball import plugins
 from flyball.clock import format_instant
 from flyball.control import Blocked, Outcome, Retry, World
-from flyball.errors import Corrupt, InvalidInput, NotFound
+from flyball.errors import Corrupt, FlyballError, InvalidInput, NotFound
 from flyball.ledger import Transaction
 from flyball.ledger.refs import Ref, ref
 from flyball.ledger.resources import Resource
+from flyball.ledger.versions import Version
 from flyball.rollouts import Arm, Decision, Observed, RolloutPlan, weights
 from flyball.serving import snapshot
 from flyball.serving.deployed_features import definitions, unmet
@@ -46,10 +47,14 @@ class DeploymentController:
 
     kind = "deployment"
 
-    def __init__(self, serving_folder: Path, traffic: _Traffic) -> None:
+    def __init__(
+        self, serving_folder: Path, traffic: _Traffic, bundled: Callable[[Version], Version] = lambda made: made
+    ) -> None:
+        """Make the controller; `bundled` gives a version its bundle where it has none yet, or says why it cannot."""
         self._snapshot_path = serving_folder / "snapshot.json"
         self._status_path = serving_folder / "status.json"
         self._traffic = traffic
+        self._bundled = bundled
 
     def reconcile(self, name: str, world: World) -> Outcome:
         with world.read() as reading:
@@ -65,6 +70,9 @@ class DeploymentController:
             return Blocked(f"model/{model} has no champion yet; register a version that passes its gates")
         if unmet_features is not None:
             return Blocked(unmet_features)  # what is served goes on as it is
+        unbundled = self._unbundled(model, {aliases[CHAMPION], aliases.get(CHALLENGER, aliases[CHAMPION])}, world)
+        if unbundled is not None:
+            return Blocked(unbundled)
         status = dict(resource.status)
         rollout = status.get("rollout")
         if rollout is not None:
@@ -75,6 +83,17 @@ class DeploymentController:
             self._serve(name, resource, model, aliases[CHAMPION], world)
         self.render(world)
         return self._look_again(name, world)
+
+    def _unbundled(self, model: str, numbers: set[int], world: World) -> str | None:
+        """Return why one of some versions cannot be loaded by the data plane, such as a pickle of an MLflow client."""
+        for number in sorted(numbers):
+            with world.read() as reading:
+                made = reading.versions.get("model", model, number)
+            try:
+                self._bundled(made)
+            except FlyballError as error:
+                return f"{made.ref.short} cannot be served: {error}"
+        return None
 
     # -- serving the champion
 

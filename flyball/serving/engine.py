@@ -19,6 +19,7 @@ from flyball.errors import InvalidInput, Unavailable, listed
 from flyball.features.freshness import Freshness
 from flyball.features.functions import load_function
 from flyball.models.bundle import load
+from flyball.models.trust import Trust
 from flyball.serving.batcher import Columns, call_model
 from flyball.serving.lineup import Lineup, ServedVariant, prepare
 from flyball.serving.questions import Answer, Part, Plan, Question, check_names, checked, count_rows, route
@@ -90,7 +91,8 @@ class Engine:
 
     def prepare(self, snapshot: Snapshot) -> Lineup:
         """Load what a snapshot needs, beside what is served; see `lineup.prepare`. May run on any thread."""
-        return prepare(snapshot, self.lineup, partial(load, self._blobs), lambda spec: load_function(spec, self._home))
+        loads = partial(load, self._blobs, trust=Trust(self._home))
+        return prepare(snapshot, self.lineup, loads, lambda spec: load_function(spec, self._home))
 
     def adopt(self, lineup: Lineup) -> None:
         """Serve a lineup from the next question on."""

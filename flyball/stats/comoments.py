@@ -96,7 +96,7 @@ def comoments_of(columns: Sequence[npt.NDArray[np.float64]]) -> CoMoments:
         part = slice(start, start + _CHUNK)
         both = space[:, : min(_CHUNK, rows - start)]
         for at, (column, level) in enumerate(zip(cleaned, levels, strict=True)):
-            both[at], both[at + size] = _digits(column[part], level)
+            _cut_digits(column[part], level, both[at], both[at + size])
         held[0] += both.sum(axis=1).astype(np.int64)
         held[1] += (both @ both.T).astype(np.int64)
         if start // _CHUNK % _HELD == _HELD - 1 or start + _CHUNK >= rows:
@@ -134,14 +134,17 @@ def merged(parts: Sequence[CoMoments]) -> CoMoments:
     return CoMoments(sum(part.rows for part in parts), levels, digits, products, gaps, lost, lost_squares)
 
 
-def _digits(values: Floats, level: int) -> tuple[Floats, Floats]:
-    """Cut finite numbers into their digits at `level` and the one below."""
+def _cut_digits(values: Floats, level: int, high: Floats, low: Floats) -> None:
+    """Cut finite numbers into their digits at `level` and the one below, which are written into `high` and `low`."""
     if level == NO_LEVEL:
-        return np.zeros(values.size), np.zeros(values.size)
+        high.fill(0.0)
+        low.fill(0.0)
+        return
     power = -BITS * (level - 1)
     scaled = np.ldexp(values, power) if abs(level) > _FAR else values * 2.0**power
-    high = np.rint(scaled * 2.0**-BITS)
-    return high, np.rint(scaled - high * 2.0**BITS)
+    np.rint(np.multiply(scaled, 2.0**-BITS, out=high), out=high)
+    np.subtract(scaled, np.multiply(high, 2.0**BITS, out=low), out=low)
+    np.rint(low, out=low)
 
 
 def _zeros(*shape: int) -> Whole:

@@ -9,13 +9,22 @@ section 4, equation 16 with algorithm 6), which needs no table of corrections an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from flyball.stats.hashing import LOW_BITS, Hashes, hashes_of
 
-__all__ = ["RELATIVE_ERROR", "Registers", "estimated", "registers_of", "registers_of_spread"]
+__all__ = [
+    "RELATIVE_ERROR",
+    "RegisterFold",
+    "Registers",
+    "estimated",
+    "likely_distinct",
+    "registers_of",
+    "registers_of_spread",
+]
 
 Registers = npt.NDArray[np.uint8]
 
@@ -24,6 +33,9 @@ SIZE = 1 << P
 RELATIVE_ERROR = 1.04 / math.sqrt(SIZE)  # one standard error of the estimate
 _RANKS = 64 - P
 _CHUNK = 1 << 15
+_LOOKED_AT = 1 << 14  # numbers, from which it can be told whether they repeat
+_FEW_REPEATED = 16  # of the first: too few to tell much
+_EXPECTED = 15  # hashes for each register, of those that are made first: one in 800 tables has a register without
 
 
 def registers_of(hashes: Hashes) -> Registers:
@@ -37,7 +49,7 @@ def registers_of(hashes: Hashes) -> Registers:
     mask = np.uint64((1 << zeros) - 1)
     for start in range(0, hashes.size, _CHUNK):
         part = hashes[start : start + _CHUNK]
-        _raise(found, part.compress((part & mask) == 0) if zeros else part)
+        _raise(found, part.take(np.flatnonzero((part & mask) == 0)) if zeros else part)
     is_open = found <= zeros
     if zeros and bool(is_open.any()):
         for start in range(0, hashes.size, _CHUNK):
@@ -48,21 +60,70 @@ def registers_of(hashes: Hashes) -> Registers:
 def registers_of_spread(products: Hashes) -> Registers:
     """Return the registers of the hashes of numbers that `hashing.spread` has seen, shape (n,): as `registers_of` does,
     but only one hash in sixteen is made where there are many different numbers."""
-    found = np.zeros(SIZE, dtype=np.uint8)
-    zeros = min(_zeros_of(products.size), LOW_BITS)
-    below = np.uint64((1 << 64 - zeros) - 1)
+    fold = RegisterFold(likely_distinct(products[:_CHUNK], products.size))
     for start in range(0, products.size, _CHUNK):
-        part = products[start : start + _CHUNK]
-        _raise(found, hashes_of(part.compress(part <= below) if zeros else part))
-    is_open = found <= zeros
-    if zeros and bool(is_open.any()):
-        for start in range(0, products.size, _CHUNK):
-            _raise_open(found, hashes_of(products[start : start + _CHUNK]), is_open)
-    return found
+        fold.add(products[start : start + _CHUNK])
+    return fold.finish(lambda: products)
+
+
+def likely_distinct(first: Hashes, size: int) -> int:
+    """Return about how many of `size` numbers differ, from what `spread` or a hash made of the first, shape (n,).
+
+    As many as would repeat as often among the first if all were equally common; where some are commoner, there are more
+    than that.
+    """
+    if first.size < _LOOKED_AT:
+        return size
+    ordered = np.sort(first[:_LOOKED_AT])
+    repeated = int((ordered[1:] == ordered[:-1]).sum())
+    return size if repeated < _FEW_REPEATED else min(size, _LOOKED_AT**2 // (2 * repeated))
+
+
+class RegisterFold:
+    """Takes chunks of what `hashing.spread` made of numbers of which about `distinct` differ, and makes the hashes that
+    end in zeros only.
+
+    Where many differ, those fill every register, and the others, which end in fewer zeros, could not raise one.
+    """
+
+    def __init__(self, distinct: int) -> None:
+        self._registers = np.zeros(SIZE, dtype=np.uint8)
+        self._zeros = min(_zeros_of(distinct), LOW_BITS)
+        self._mask = np.uint64(((1 << self._zeros) - 1) << 64 - LOW_BITS)  # the last bits of the hash
+        self._below = np.uint64((1 << 64 - LOW_BITS) - 1)
+        self._waiting: list[Hashes] = []
+        self._count = 0
+
+    def add(self, products: Hashes) -> None:
+        """Take a chunk, shape (n,)."""
+        if not self._zeros:
+            low = products.copy()
+        else:
+            is_low = products <= self._below if self._zeros == LOW_BITS else products & self._mask == 0
+            low = products.take(np.flatnonzero(is_low))
+        self._waiting.append(low)
+        self._count += low.size
+        if self._count >= _CHUNK:
+            self._make()
+
+    def finish(self, products: Callable[[], Hashes]) -> Registers:
+        """Return the registers of all that was taken, which `products` gives again where fewer differ than thought."""
+        self._make()
+        is_open = self._registers <= self._zeros
+        if self._zeros and bool(is_open.any()):
+            everything = products()
+            for start in range(0, everything.size, _CHUNK):
+                _raise_open(self._registers, hashes_of(everything[start : start + _CHUNK]), is_open)
+        return self._registers
+
+    def _make(self) -> None:
+        if self._waiting:
+            _raise(self._registers, hashes_of(np.concatenate(self._waiting)))
+            self._waiting, self._count = [], 0
 
 
 def _zeros_of(size: int) -> int:
-    return max((size // SIZE // 16).bit_length() - 1, 0)
+    return max((size // SIZE // _EXPECTED).bit_length() - 1, 0)
 
 
 def _raise_open(registers: Registers, hashes: Hashes, is_open: npt.NDArray[np.bool_]) -> None:

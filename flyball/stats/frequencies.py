@@ -96,13 +96,14 @@ def names_of(hashes: Hashes, counts: Counts, text_at: Callable[[npt.NDArray[np.i
 def names_of_rows(hashes: Hashes, text_at: Callable[[npt.NDArray[np.intp]], Sequence[str]]) -> Names:
     """Count values that may repeat, one hash a row, shape (n,).
 
-    Where most rows differ, nothing is sorted but the rows of the smallest hashes.
+    Where many differ, nothing is sorted but the rows of the smallest hashes.
     """
-    within = ((1 << 64) - 1) // max(hashes.size, 1) * SAMPLE * 4
-    low = np.flatnonzero(hashes <= np.uint64(min(within, (1 << 64) - 1)))
-    found, first, counts = np.unique(hashes[low], return_index=True, return_counts=True)
     registers = registers_of(hashes)
-    if found.size < SAMPLE or estimated(registers) < 2 * EXACT:  # perhaps few enough to be kept whole
+    distinct = estimated(registers)
+    within = ((1 << 64) - 1) // max(distinct, 1) * SAMPLE * 2
+    low = np.flatnonzero(hashes <= np.uint64(within)) if distinct >= 2 * EXACT else np.empty(0, dtype=np.intp)
+    found, first, counts = np.unique(hashes[low], return_index=True, return_counts=True)
+    if found.size < SAMPLE:  # perhaps few enough to be kept whole
         every, first, counts = np.unique(hashes, return_index=True, return_counts=True)
         return names_of(every, counts.astype(np.int64), lambda at: text_at(first[at]))
     buckets = np.bincount((hashes & np.uint64(BUCKETS - 1)).view(np.int64), minlength=BUCKETS)
@@ -139,4 +140,6 @@ def _buckets(hashes: Hashes, counts: Counts) -> Counts:
 
 
 def _cut(texts: Sequence[str]) -> tuple[str, ...]:
+    if max(map(len, texts), default=0) <= NAME_CHARS:
+        return tuple(texts)
     return tuple(text[:NAME_CHARS] for text in texts)

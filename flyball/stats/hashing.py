@@ -17,14 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "LONG_BYTES",
     "LOW_BITS",
+    "MASKS",
     "NULL_HASH",
     "Hashes",
+    "TextHashes",
     "chain",
     "chain_words",
     "float_hashes",
     "hashes_of",
     "integer_hashes",
+    "long_text_hash",
     "mixed",
     "spread",
     "text_hashes",
@@ -40,7 +44,7 @@ _FOLD = np.uint64(32)  # numbers of few digits have zeros below: the upper half 
 LOW_BITS = 4  # of a number's hash, that `spread` tells already
 _UPPER = np.uint64((1 << 64) - (1 << LOW_BITS))
 _CHUNK = 1 << 15  # 256 KiB of words: the passes below stay in the second-level cache
-_LONG_BYTES = 512  # longer texts are hashed one by one, so that a single long one does not set the number of passes
+LONG_BYTES = 512  # longer texts are hashed one by one, so that a single long one does not set the number of passes
 
 
 def mixed(words: npt.NDArray[np.uint64], space: Hashes | None = None) -> Hashes:
@@ -131,19 +135,19 @@ def text_hashes(data: bytes, lengths: npt.NDArray[np.integer]) -> Hashes:
     sizes = lengths.astype(np.int64)
     starts = np.cumsum(sizes) - sizes
     hashes = mixed(sizes.view(np.uint64) + _STEP)
-    long = np.flatnonzero(sizes > _LONG_BYTES)
+    long = np.flatnonzero(sizes > LONG_BYTES)
     for place_of_long in long.tolist():
         text = data[starts[place_of_long] : starts[place_of_long] + sizes[place_of_long]]
-        hashes[place_of_long] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+        hashes[place_of_long] = long_text_hash(text)
     words = np.ndarray(shape=(len(data) + 1,), dtype="<u8", buffer=data + bytes(8), strides=(1,))
     is_left = sizes > 0
     is_left[long] = False
     place = None if bool(is_left.all()) else np.flatnonzero(is_left)  # of what is left; None: all texts are
     at, left, mine = (v if place is None else v[place] for v in (starts, sizes, hashes))
-    while mine.size:  # at most _LONG_BYTES / 8 times
+    while mine.size:  # at most LONG_BYTES / 8 times
         word = words[at]
         if int(left.min()) < 8:
-            word &= _MASKS.take(np.minimum(left, 8))
+            word &= MASKS.take(np.minimum(left, 8))
         mine = np.bitwise_xor(mine, word, out=word)
         mine *= _FIRST
         mine ^= mine >> _HALF
@@ -159,4 +163,50 @@ def text_hashes(data: bytes, lengths: npt.NDArray[np.integer]) -> Hashes:
     return mixed(hashes)
 
 
-_MASKS = np.array([(1 << (8 * size)) - 1 for size in range(9)], dtype=np.uint64)
+def long_text_hash(text: bytes) -> int:
+    """Return what a text of more than `LONG_BYTES` bytes has before the last mixing."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+class TextHashes:
+    """Makes the hashes of `text_hashes` step by step, for a caller that finds the words of texts itself.
+
+    A block of up to `most` texts begins, takes the words of each text that has more bytes, in order, the last one
+    padded with zeros, and finishes. A text that is empty takes no word.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._spare = np.empty((2, most), dtype=np.uint64)
+
+    def begin(self, sizes: npt.NDArray[np.unsignedinteger], out: Hashes) -> Hashes:
+        """Write what texts of so many bytes begin with, shape (n,), into `out` and return it."""
+        return _BEGINNINGS.take(sizes, out=out, mode="clip")
+
+    def take(self, hashes: Hashes, words: npt.NDArray[np.unsignedinteger]) -> None:
+        """Take a word of each text, shape (n,)."""
+        spare = self._spare[0, : hashes.size]
+        np.copyto(spare, words)
+        np.bitwise_xor(hashes, spare, out=hashes)
+        np.multiply(hashes, _FIRST, out=hashes)
+        np.right_shift(hashes, _HALF, out=spare)
+        np.bitwise_xor(hashes, spare, out=hashes)
+        np.multiply(hashes, _SECOND, out=hashes)
+
+    def take_some(self, hashes: Hashes, places: npt.NDArray[np.intp], words: npt.NDArray[np.unsignedinteger]) -> None:
+        """Take a word, of `words` of shape (n,), of the texts at some places only."""
+        if places.size:
+            some = hashes.take(places, out=self._spare[1, : places.size], mode="clip")
+            self.take(some, words[places])
+            hashes[places] = some
+
+    def empty(self, hashes: Hashes, places: npt.NDArray[np.intp]) -> None:
+        """Forget the words that were taken of empty texts."""
+        hashes[places] = _BEGINNINGS[0]
+
+    def finish(self, hashes: Hashes) -> None:
+        """Make hashes of what texts have, in place."""
+        mixed(hashes, hashes)
+
+
+_BEGINNINGS = mixed(np.arange(LONG_BYTES + 1, dtype=np.uint64) + _STEP)
+MASKS = np.array([(1 << (8 * size)) - 1 for size in range(9)], dtype=np.uint64)  # of a word's first bytes

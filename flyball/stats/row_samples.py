@@ -60,14 +60,23 @@ class RowSample:
         return round(extra / seen * self.rows), min(math.ceil(bound * times / seen * self.rows), self.rows)
 
 
-def lowest(hashes: Hashes) -> tuple[npt.NDArray[np.intp], Hashes, Counts, bool]:
+def lowest(
+    hashes: Hashes, some: npt.NDArray[np.intp] | None = None, below: int = 0
+) -> tuple[npt.NDArray[np.intp], Hashes, Counts, bool]:
     """Choose the sample of rows, shape (n,) of well-mixed hashes.
+
+    Args:
+        hashes: of the rows.
+        some, below: the places of those that are less than `below`, of a caller that knows them.
 
     Returns:
         A place in `hashes` of each kept row, its hash, its count, and whether all distinct rows are kept.
     """
     within = min(((1 << 64) - 1) // max(hashes.size, 1) * ROWS * 2, (1 << 64) - 1)
-    low = np.flatnonzero(hashes <= np.uint64(within))
+    if some is not None and within < below:
+        low = some[hashes[some] <= np.uint64(within)]
+    else:
+        low = np.flatnonzero(hashes <= np.uint64(within))
     found, first, counts = np.unique(hashes[low], return_index=True, return_counts=True)
     if found.size < ROWS and low.size < hashes.size:  # few rows differ
         low = np.arange(hashes.size)

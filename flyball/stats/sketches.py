@@ -14,7 +14,7 @@ are of one width. Callers: the profiles of tables (`flyball.data.profiles`); dis
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,17 @@ import numpy.typing as npt
 
 from flyball.errors import InvalidInput
 
-__all__ = ["Histogram", "Scale", "histogram_of_counts", "histogram_of_floats", "histogram_of_integers", "merged"]
+__all__ = [
+    "SMALL",
+    "FloatFold",
+    "Histogram",
+    "IntegerFold",
+    "Scale",
+    "histogram_of_counts",
+    "histogram_of_floats",
+    "histogram_of_integers",
+    "merged",
+]
 
 Scale = Literal["float", "integer"]
 Keys = npt.NDArray[np.uint64]
@@ -32,10 +42,13 @@ Numbers = npt.NDArray[Any]
 
 CELLS = 2048  # of numbers: about a hundred to an octave of a bell curve, 8 KB before packing
 _SIGN = np.uint64(1 << 63)
-_SMALL = 1 << 14  # fewer values are sorted; more are counted in tables
+SMALL = 1 << 14  # fewer values are sorted; more are counted in tables
 _ONE_SIGN_BITS, _TWO_SIGNS_BITS = 16, 19  # of the first table
 _FINER_BITS = 20  # of later tables
 _BLOCK = 1 << 15  # values looked at together, so that what is between stays in cache
+_COUNTED = 1 << 18  # places counted together: a table of 2^19 counts must be worth it
+_NORMAL = 2.0**-1022  # the smallest number of full precision
+_NEAR_ZERO = 2.0**-30  # of the greatest: what is smaller, and not 0, makes counting begin anew
 
 
 @dataclass(frozen=True)
@@ -155,18 +168,89 @@ def histogram_of_floats(
         ends: the smallest and greatest value of a caller that knows them, and that has no -0.0.
         space: of n words or more, to work in: fresh memory costs as much as the counting.
     """
-    if values.size <= _SMALL:
+    if values.size <= SMALL:
         return _sorted_keys(_float_keys(values + 0.0), "float", limit)
     least, greatest = (float(values.min()), float(values.max())) if ends is None else ends
     if least <= 0.0 <= greatest and ends is None:
         values = values + 0.0
+    zeros = values.size - int(np.count_nonzero(values)) if least == 0.0 else 0
+    fold = FloatFold(least, greatest, zeros, limit, space)
+    for start in range(0, values.size, _BLOCK):
+        fold.add(values[start : start + _BLOCK])
+    return fold.finish(lambda: values)
+
+
+class FloatFold:
+    """Takes blocks of finite floats, of which the ends are known, and counts them in a table by their leading bits.
+
+    Args:
+        least, greatest: of all that will be taken; -0.0 must have been made 0.0.
+        zeros: how many of them are 0, where `least` is 0: a table that begins far from zero has one place for it.
+        limit: the most cells.
+        space: of as many words as values will be taken, to work in until `finish`.
+    """
+
+    def __init__(
+        self, least: float, greatest: float, zeros: int = 0, limit: int = CELLS, space: Keys | None = None
+    ) -> None:
+        self._limit, self._ends = limit, (least, greatest)
+        self._zeros: int | None = None
+        self._table = _Table(space)
+        self._shift, self._base = 64 - _TWO_SIGNS_BITS, 0
+        if least < 0.0 <= greatest:
+            return
+        if least == 0.0 and greatest > _NORMAL / _NEAR_ZERO:
+            self._zeros, least = zeros, greatest * _NEAR_ZERO
+        low, high = sorted(_bits_of(end) for end in (least, greatest))
+        self._shift = max((high - low).bit_length() - _ONE_SIGN_BITS, 0)
+        self._base = low >> self._shift
+        if self._zeros is not None:
+            self._base -= 1  # the place of what is below: zeros, or too much for this table
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        """Take some values, shape (n,) with n up to 2^15."""
+        place = self._table.room(values.size)
+        np.right_shift(values.view(np.uint64), np.uint64(self._shift), out=place)
+        if self._zeros is not None:
+            np.maximum(place, np.uint64(self._base), out=place)
+        if self._base:
+            np.subtract(place, np.uint64(self._base), out=place)
+
+    def finish(self, values: Callable[[], npt.NDArray[np.float64]]) -> Histogram:
+        """Return the histogram of all that was taken, which `values` gives again where the table was too coarse."""
+        table, base = self._table.counts(), self._base
+        is_far = self._zeros is not None and int(table[0]) != self._zeros  # more than zeros lies below the table
+        if self._zeros is not None:
+            table[0] = 0
+        occupied = np.count_nonzero(table) + (self._zeros is not None)
+        if is_far or (self._shift and occupied <= self._limit):
+            return _refined(values(), self._ends, self._limit)
+        cells, counts, shift = _coarsened(table, base, self._shift, self._limit)
+        if self._zeros is not None:
+            zero = np.zeros(1, dtype=np.uint64)
+            cells, counts = _gathered(np.concatenate([zero, cells]), np.concatenate([[self._zeros], counts]))
+        return _of_bits(cells, counts, shift, self._limit)
+
+
+def _refined(values: npt.NDArray[np.float64], ends: tuple[float, float], limit: int) -> Histogram:
+    """Count finite floats in tables that become finer where values lie."""
+    least, greatest = ends
     bits = np.ascontiguousarray(values).view(np.uint64)
-    low, high = sorted(int(np.array(end + 0.0).view(np.uint64)) for end in (least, greatest))
+    low, high = sorted(_bits_of(end) for end in (least, greatest))
     if least < 0.0 <= greatest:
-        cells, counts, shift = _cells(bits, 0, 64 - _TWO_SIGNS_BITS, limit, space)
+        cells, counts, shift = _cells(bits, 0, 64 - _TWO_SIGNS_BITS, limit)
     else:
         shift = max((high - low).bit_length() - _ONE_SIGN_BITS, 0)
-        cells, counts, shift = _cells(bits, low >> shift, shift, limit, space)
+        cells, counts, shift = _cells(bits, low >> shift, shift, limit)
+    return _of_bits(cells, counts, shift, limit)
+
+
+def _bits_of(value: float) -> int:
+    return int(np.array(value + 0.0).view(np.uint64))
+
+
+def _of_bits(cells: Keys, counts: Counts, shift: int, limit: int) -> Histogram:
+    """Return the histogram of cells of IEEE 754 bits without their `shift` low ones."""
     is_negative = (cells >> np.uint64(63 - shift)) == 1
     mask = np.uint64((1 << (64 - shift)) - 1)
     keys = np.where(is_negative, ~cells & mask, cells | np.uint64(1 << (63 - shift)))
@@ -174,16 +258,45 @@ def histogram_of_floats(
     return _fitted(keys[order], counts[order], shift, "float", limit)
 
 
-def histogram_of_integers(values: npt.NDArray[np.int64], limit: int) -> Histogram:
-    """Count 64-bit integers, shape (n,), in cells of one width (a power of two)."""
-    keys = values.view(np.uint64) ^ _SIGN
-    if values.size <= _SMALL:
-        return _sorted_keys(keys, "integer", limit)
-    first, last = int(keys.min()), int(keys.max())
-    shift = max((last - first).bit_length() - min(_FINER_BITS, limit.bit_length() + 2), 0)
-    cells, counts, shift = _cells(keys, first >> shift, shift, limit)
-    order = np.argsort(cells)
-    return _fitted(cells[order], counts[order], shift, "integer", limit)
+def histogram_of_integers(
+    values: npt.NDArray[np.int64], limit: int, ends: tuple[int, int] | None = None, space: Keys | None = None
+) -> Histogram:
+    """Count 64-bit integers, shape (n,), in cells of one width (a power of two); `ends` and `space` as of floats."""
+    if values.size <= SMALL:
+        return _sorted_keys(values.view(np.uint64) ^ _SIGN, "integer", limit)
+    fold = IntegerFold(*((int(values.min()), int(values.max())) if ends is None else ends), limit, space)
+    for start in range(0, values.size, _BLOCK):
+        fold.add(values[start : start + _BLOCK])
+    return fold.finish(lambda: values)
+
+
+class IntegerFold:
+    """Takes blocks of 64-bit integers, of which the ends are known, and counts them in cells of one width."""
+
+    def __init__(self, least: int, greatest: int, limit: int, space: Keys | None = None) -> None:
+        self._limit = limit
+        self._table = _Table(space)
+        first, last = least + (1 << 63), greatest + (1 << 63)  # as keys
+        self._shift = max((last - first).bit_length() - min(_FINER_BITS, limit.bit_length() + 2), 0)
+        self._base = first >> self._shift
+
+    def add(self, values: npt.NDArray[np.int64]) -> None:
+        """Take some integers, shape (n,) with n up to 2^15."""
+        place = self._table.room(values.size)
+        np.bitwise_xor(values.view(np.uint64), _SIGN, out=place)
+        np.right_shift(place, np.uint64(self._shift), out=place)
+        np.subtract(place, np.uint64(self._base), out=place)
+
+    def finish(self, values: Callable[[], npt.NDArray[np.int64]]) -> Histogram:
+        """Return the histogram of all that was taken, which `values` gives again where the table was too coarse."""
+        counts = self._table.counts()
+        if self._shift and np.count_nonzero(counts) <= self._limit:
+            keys = values().view(np.uint64) ^ _SIGN
+            cells, counts, shift = _cells(keys, self._base, self._shift, self._limit)
+            order = np.argsort(cells)
+            return _fitted(cells[order], counts[order], shift, "integer", self._limit)
+        cells, counts, shift = _coarsened(counts, self._base, self._shift, self._limit)
+        return _fitted(cells, counts, shift, "integer", self._limit)
 
 
 def histogram_of_counts(values: Numbers, counts: Counts, scale: Scale = "float", limit: int = CELLS) -> Histogram:
@@ -213,14 +326,61 @@ def merged(parts: Sequence[Histogram]) -> Histogram:
     return _fitted(cells, counts, shift, scale, limit)
 
 
+class _Table:
+    """Counts by place, of blocks of places that are written into the room it gives.
+
+    `space` is for the places of all that will be taken; without, they are counted now and then.
+    """
+
+    def __init__(self, space: Keys | None) -> None:
+        self._places = np.empty(_COUNTED, dtype=np.uint64) if space is None else space
+        self._counts = np.zeros(0, dtype=np.int64)
+        self._taken = 0
+
+    def room(self, size: int) -> Keys:
+        """Return room for `size` places, up to 2^15, which the caller fills before it asks again."""
+        if self._taken + size > self._places.size:
+            self._count()
+        self._taken += size
+        return self._places[self._taken - size : self._taken]
+
+    def counts(self) -> Counts:
+        """Return the counts, up to the last place that was taken."""
+        self._count()
+        return self._counts
+
+    def _count(self) -> None:
+        found = np.bincount(self._places[: self._taken].view(np.int64), minlength=self._counts.size)
+        if self._counts.size:
+            found[: self._counts.size] += self._counts
+        self._counts, self._taken = found, 0
+
+
+def _coarsened(table: Counts, base: int, shift: int, limit: int) -> tuple[Keys, Counts, int]:
+    """Join neighbours of a table whose first place is cell `base`, until hardly more than `limit` cells are occupied.
+
+    A table that is hardly occupied is left to `_fitted`, which looks at occupied places only.
+    """
+    while shift < 63 and np.count_nonzero(table) > max(limit, table.size // 32):
+        odd = base & 1
+        joined = np.zeros((table.size + odd + 1) // 2, dtype=np.int64)
+        even = table[odd::2]
+        joined[odd : odd + even.size] = even
+        rest = table[1 - odd :: 2]
+        joined[: rest.size] += rest
+        table, base, shift = joined, base >> 1, shift + 1
+    found = np.flatnonzero(table)
+    return found.astype(np.uint64) + np.uint64(base), table[found], shift
+
+
 def _sorted_keys(keys: Keys, scale: Scale, limit: int) -> Histogram:
     cells, counts = np.unique(keys, return_counts=True)
     return _fitted(cells, counts.astype(np.int64), 0, scale, limit)
 
 
-def _cells(bits: Keys, base: int, shift: int, limit: int, space: Keys | None = None) -> tuple[Keys, Counts, int]:
+def _cells(bits: Keys, base: int, shift: int, limit: int) -> tuple[Keys, Counts, int]:
     """Count in a table by the leading bits; while few cells are occupied, in a finer one, until each is one value."""
-    place = np.right_shift(bits, np.uint64(shift), out=None if space is None else space[: bits.size])
+    place = np.right_shift(bits, np.uint64(shift))
     if base:
         place -= np.uint64(base)
     index = place.view(np.int64)

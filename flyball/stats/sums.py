@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_LEVEL", "Sums", "largest_of", "level_of", "merged", "sums_of", "sums_of_counts"]
+__all__ = ["NO_LEVEL", "SumFold", "Sums", "largest_of", "level_of", "merged", "sums_of", "sums_of_counts"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,28 +79,42 @@ def sums_of(values: Floats, largest: float | None = None) -> Sums:
 
     About 1 ns a number.
     """
-    level, size = level_of(largest_of(values) if largest is None else largest), int(values.size)
-    if level == NO_LEVEL:
-        return Sums(size)
-    is_far = abs(level) > _FAR
-    unit = 1.0 if is_far else math.ldexp(1.0, BITS * level)
-    finer = math.ldexp(unit, -BITS)
-    # Adding and taking away 1.5 · 2^52 units rounds to whole units, the half to the even one.
-    turn, finer_turn = 1.5 * 2.0**52 * unit, 1.5 * 2.0**52 * finer
-    digits, rests = np.empty(min(_CHUNK, size)), np.empty(min(_CHUNK, size))
-    high = low = 0
-    for start in range(0, size, _CHUNK):
-        part = values[start : start + _CHUNK]
-        if is_far:
-            part = np.ldexp(part, -BITS * level)
-        digit, rest = digits[: part.size], rests[: part.size]
-        np.add(part, turn, out=digit)
-        high += _added(digit, turn)
-        np.subtract(digit, turn, out=digit)
-        np.subtract(part, digit, out=rest)
-        np.add(rest, finer_turn, out=rest)
-        low += _added(rest, finer_turn)
-    return Sums(size, level, high, low)
+    fold = SumFold(largest_of(values) if largest is None else largest)
+    for start in range(0, values.size, _CHUNK):
+        fold.add(values[start : start + _CHUNK])
+    return fold.finish()
+
+
+class SumFold:
+    """Takes finite numbers chunk by chunk, of which the largest absolute value is known; chunks are short (2^15)."""
+
+    def __init__(self, largest: float) -> None:
+        self._level = level_of(largest)
+        self._is_far = abs(self._level) > _FAR
+        unit = 1.0 if self._is_far else math.ldexp(1.0, BITS * self._level)
+        # Adding and taking away 1.5 · 2^52 units rounds to whole units, the half to the even one.
+        self._turn, self._finer_turn = 1.5 * 2.0**52 * unit, 1.5 * 2.0**52 * math.ldexp(unit, -BITS)
+        self._count = self._high = self._low = 0
+        self._space = np.empty((2, _CHUNK))
+
+    def add(self, values: Floats) -> None:
+        """Take some numbers, shape (n,) with n up to 2^15."""
+        self._count += values.size
+        if self._level == NO_LEVEL:
+            return
+        if self._is_far:
+            values = np.ldexp(values, -BITS * self._level)
+        digit, rest = self._space[0, : values.size], self._space[1, : values.size]
+        np.add(values, self._turn, out=digit)
+        self._high += _added(digit, self._turn)
+        np.subtract(digit, self._turn, out=digit)
+        np.subtract(values, digit, out=rest)
+        np.add(rest, self._finer_turn, out=rest)
+        self._low += _added(rest, self._finer_turn)
+
+    def finish(self) -> Sums:
+        """Return the sums of all that was taken."""
+        return Sums(self._count, self._level, self._high, self._low)
 
 
 def _added(turned: Floats, turn: float) -> int:

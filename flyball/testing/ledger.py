@@ -17,9 +17,11 @@ import pytest
 
 from flyball.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from flyball.ledger import Fence, Ledger
+from flyball.ledger.experiments import InputDataset
 from flyball.ledger.kinds import RefersTo, Spec, register
+from flyball.ledger.points import Point
 from flyball.ledger.refs import Ref, ref
-from flyball.ledger.runs import Artifact, MetricPoint
+from flyball.ledger.runs import Artifact, RunFacts
 
 __all__ = ["LedgerCases"]
 
@@ -80,6 +82,22 @@ class LedgerCases:
             assert tx.resources.set_status(KIND, "x", {"n": 1}, action="counted").event is None
             assert tx.journal.last() == before
             assert tx.resources.get(KIND, "x").revision == 2
+
+    def test_a_page_is_some_by_name_and_says_how_many_there_are(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            for number in range(25):
+                tx.resources.apply(KIND, f"x{number:02}", {"size": number % 3, "label": "é" if number % 2 else ""})
+        with ledger.read() as tx:
+            everything = tx.resources.all(KIND)
+            for offset, limit in ((0, 10), (10, 10), (20, 10), (30, 10), (0, 0)):
+                assert tx.resources.page(KIND, offset, limit) == (everything[offset : offset + limit], 25)
+            found = tx.resources.spec_values(KIND, "size", "label")
+            # What is left at its default is not kept.
+            assert sorted(found, key=str) == sorted(
+                {(r.spec.get("size"), r.spec.get("label")) for r in everything}, key=str
+            )
+            assert tx.resources.spec_values(KIND, "uses") == [(None,)]
+            assert tx.resources.page("dataset", 0, 10) == ([], 0)
 
     def test_a_default_written_out_is_no_change(self, ledger: Ledger) -> None:
         with ledger.write("user/a") as tx:
@@ -327,13 +345,13 @@ class LedgerCases:
     def test_metrics_keep_every_point_and_the_latest_by_step(self, ledger: Ledger) -> None:
         with ledger.write("user/a") as tx:
             run = tx.runs.start("training", "late")
-            at = run.started_at
-            tx.runs.log(run.id, [MetricPoint("loss", 0.5, 2, at), MetricPoint("loss", 0.9, 1, at)])
-            tx.runs.log(run.id, [MetricPoint("loss", math.nan, 3, at), MetricPoint("big", math.inf, 0, at)])
+            at = int(run.started_at.timestamp() * 1000)
+            tx.runs.log(run.id, [Point("loss", 0.5, 2, at), Point("loss", 0.9, 1, at)])
+            tx.runs.log(run.id, [Point("loss", math.nan, 3, at), Point("big", math.inf, 0, at)])
             found = tx.runs.get(run.id)
             assert math.isnan(found.metrics["loss"])
             assert found.metrics["big"] == 1.7976931348623157e308
-            assert [p.step for p in tx.runs.history(run.id, "loss")] == [1, 2, 3]
+            assert [p.step for p in tx.points.history(run.id, "loss")] == [1, 2, 3]
 
     def test_runs_are_paged_without_gaps_or_repeats(self, ledger: Ledger) -> None:
         with ledger.write("user/a") as tx:
@@ -367,6 +385,287 @@ class LedgerCases:
             tx.runs.delete(run.id)
             with pytest.raises(NotFound):
                 tx.runs.get(run.id)
+
+    # -- experiments
+
+    def test_the_default_experiment_is_there_and_takes_training_runs_of_nobody(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            assert (tx.experiments.get("0").name, tx.experiments.by_name("Default").id) == ("Default", "0")
+            assert tx.experiments.get("0").artifact_location == "mlflow-artifacts:/0"
+            assert tx.runs.start("training", "x").experiment == "0"
+            assert tx.runs.start("step", "x").experiment is None
+
+    def test_an_experiment_is_found_renamed_and_tagged(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            made = tx.experiments.create("naïve ☃", artifact_location="s3://x/y", tags={"team": "ops"})
+            tx.experiments.tag(made.id, {"team": "ml", "empty": ""})
+            tx.experiments.untag(made.id, "empty")
+            with pytest.raises(NotFound):
+                tx.experiments.untag(made.id, "empty")
+            tx.experiments.rename(made.id, "other")
+            found = tx.experiments.get(made.id)
+            assert (found.name, found.tags, found.artifact_location) == ("other", {"team": "ml"}, "s3://x/y")
+            assert [e.id for e in tx.experiments.all()] == ["0", made.id]
+            assert [e.id for e in tx.experiments.all([made.id, "999"])] == [made.id]
+            with pytest.raises(NotFound):
+                tx.experiments.by_name("naïve ☃")
+
+    def test_a_name_stays_taken_when_its_experiment_is_deleted(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            made = tx.experiments.create("x")
+            tx.experiments.discard(made.id)
+            for taken in ("x", "Default"):
+                with pytest.raises(Conflict, match="already exists"):
+                    tx.experiments.create(taken)
+            assert tx.experiments.by_name("x").is_deleted
+            with pytest.raises(NotFound):
+                tx.experiments.discard(made.id)
+            with pytest.raises(Conflict, match="Current state is deleted"):
+                tx.experiments.rename(made.id, "y")
+            with pytest.raises(Conflict, match="Current state is deleted"):
+                tx.experiments.tag(made.id, {"a": "b"})
+            with pytest.raises(Conflict, match="Current state is deleted"):
+                tx.runs.start("training", "late", experiment=made.id)
+
+    @pytest.mark.parametrize("id", ["abc", "", "-1", "1.5", "1 OR 1=1", "9" * 30, "١"])
+    def test_an_experiment_id_that_is_no_number_is_refused(self, ledger: Ledger, id: str) -> None:
+        with pytest.raises(InvalidInput, match="Invalid experiment ID"), ledger.read() as tx:
+            tx.experiments.get(id)
+
+    def test_runs_go_with_their_experiment_and_come_back_with_it(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            made = tx.experiments.create("x")
+            stays, went = (tx.runs.start("training", name, experiment=made.id).id for name in ("stays", "went"))
+            tx.runs.discard(went)
+        with ledger.write("user/a") as tx:
+            before = tx.runs.get(stays).revision
+            tx.experiments.discard(made.id)
+            assert [r.id for r in tx.runs.find(experiment=made.id, deleted=False)] == []
+            assert tx.runs.get(stays).is_deleted
+            assert tx.runs.get(stays).revision > before
+            with pytest.raises(Conflict):
+                tx.runs.restore(stays)
+        with ledger.write("user/a") as tx:
+            tx.experiments.restore(made.id)
+            assert [r.id for r in tx.runs.find(experiment=made.id, deleted=False)] == [stays]
+            assert [r.id for r in tx.runs.find(experiment=made.id, deleted=True)] == [went]
+            tx.runs.restore(went)
+            assert len(tx.runs.find(experiment=made.id, deleted=False)) == 2
+
+    def test_of_two_that_make_one_experiment_at_once_one_is_told_that_it_exists(self, ledger: Ledger) -> None:
+        def make(_number: int) -> str:
+            with ledger.write("user/a") as tx:
+                return tx.experiments.create("x").id
+
+        results = together(6, make)
+        assert sorted(type(r).__name__ for r in results) == ["Conflict"] * 5 + ["str"]
+
+    # -- what is told of runs
+
+    def test_a_run_of_an_experiment_may_be_written_and_reopened_after_it_finished(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            run = tx.runs.start("training", "x", experiment="0", user="ann", tags={"mlflow.runName": "x"})
+            assert tx.runs.revise(run.id, status="succeeded").finished_at is not None
+            tx.runs.record(run.id, points=[Point("loss", 0.5, 0, 1)], params={"depth": "6"}, tags={"a": "b"})
+            assert tx.runs.revise(run.id, status="running", name="y").status == "running"
+            found = tx.runs.get(run.id)
+            assert (found.name, found.user, found.actor, found.metrics) == ("y", "ann", "user/a", {"loss": 0.5})
+            assert found.tags == {"mlflow.runName": "y", "a": "b"}
+            tx.runs.record(run.id, tags={"mlflow.runName": "z"})
+            assert tx.runs.get(run.id).name == "z"
+            tx.runs.untag(run.id, "a")
+            with pytest.raises(NotFound, match="No tag with name: a"):
+                tx.runs.untag(run.id, "a")
+
+    def test_what_is_told_of_a_run_is_kept_whole_or_not_at_all(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            run = tx.runs.start("training", "x", params={"depth": 6, "on": True})
+            tx.runs.record(run.id, params={"depth": "6", "on": "True"})  # as MLflow's client sends what is there
+        bad = [
+            {"params": {"depth": "7", "new": "1"}},
+            {"points": [Point("loss", 1.0, 0, -1)], "params": {"new": "1"}},
+            {"points": [Point("loss", 1.0, 2**63, 0)], "tags": {"new": "1"}},
+            {"points": [Point("lo\0ss", 1.0, 0, 0)], "tags": {"new": "1"}},
+            {"points": [Point("loss\ud800", 1.0, 0, 0)], "tags": {"new": "1"}},
+            {"points": [Point("loss", 1.0, 0, 0)], "tags": {"new": "\ud800"}},
+        ]
+        for told in bad:
+            with pytest.raises((Conflict, InvalidInput)), ledger.write("user/a") as tx, tx.part("u", is_checked=True):
+                tx.runs.record(run.id, **told)  # type: ignore[arg-type]
+        with ledger.read() as tx:
+            found = tx.runs.get(run.id)
+            assert (found.params, found.tags, found.metrics) == ({"depth": 6, "on": True}, {}, {})
+
+    def test_a_deleted_run_takes_nothing(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            run = tx.runs.start("training", "x")
+            assert tx.runs.discard(run.id).is_deleted
+            assert tx.runs.discard(run.id).is_deleted
+            for change in (
+                lambda: tx.runs.record(run.id, points=[Point("loss", 1.0, 0, 0)]),
+                lambda: tx.runs.record(run.id, tags={"a": "b"}),
+                lambda: tx.runs.revise(run.id, name="y"),
+                lambda: tx.runs.untag(run.id, "a"),
+                lambda: tx.runs.log(run.id, [Point("loss", 1.0, 0, 0)]),
+                lambda: tx.runs.add_outputs(run.id, [("m-1", 0)]),
+            ):
+                with pytest.raises(Conflict, match="Current state is deleted"):
+                    change()
+            tx.runs.restore(run.id)
+            tx.runs.record(run.id, points=[Point("loss", 1.0, 0, 0)])
+
+    def test_data_sets_of_runs_are_kept_once_for_an_experiment(self, ledger: Ledger) -> None:
+        flights = InputDataset("flights", "d1", "local", "{}", '{"columns": []}', '{"rows": 3}')
+        with ledger.write("user/a") as tx:
+            runs = [tx.runs.start("training", "x").id for _ in range(2)]
+            for run, context in zip(runs, ("training", "eval"), strict=True):
+                tx.runs.add_inputs(run, [(flights, {"mlflow.data.context": context})], ["m-1"])
+            again = tx.runs.add_inputs(runs[0], [(flights, {"mlflow.data.context": "other"})], ["m-1", "m-2"])
+            assert again.inputs == (
+                {"name": "flights", "digest": "d1", "tags": {"mlflow.data.context": "training"}},
+                {"model": "m-1"},
+                {"model": "m-2"},
+            )
+            assert tx.runs.add_outputs(runs[0], [("m-3", 4), ("m-3", 5)]).outputs == ({"model": "m-3", "step": 5},)
+            assert tx.runs.get(runs[0]).outputs == ({"model": "m-3", "step": 5},)
+            assert tx.experiments.datasets("0", [("flights", "d1"), ("none", "d1")]) == {("flights", "d1"): flights}
+            assert [used.context for used in tx.experiments.used(["0"])] == ["training", "eval"]
+
+    def test_a_part_that_raises_is_undone_alone(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            tx.runs.start("training", "before")
+            with pytest.raises(ZeroDivisionError), tx.part("user/b"):
+                tx.runs.start("training", "gone", tags={"word": "gone"})
+                raise ZeroDivisionError
+            with tx.part("user/c"):
+                after = tx.runs.start("training", "after")
+            assert (after.actor, tx.journal.last()) == ("user/c", 2)
+        with ledger.read() as tx:
+            assert {run.name for run in tx.runs.find()} == {"before", "after"}
+            assert {hit.name for hit in tx.search.find("kind:run").hits} == {"before", "after"}
+            assert tx.journal.verify() == 2
+
+    # -- revisions
+
+    def test_who_reads_on_by_revision_misses_no_change(self, ledger: Ledger) -> None:
+        seen: dict[str, RunFacts] = {}
+        last = 0
+
+        def read_on() -> None:
+            nonlocal last
+            with ledger.read() as tx:
+                head = tx.run_columns.head()
+                seen.update((facts.id, facts) for facts in tx.run_columns.changed(last, ["0"]))
+                for id in tx.run_columns.removed(last):
+                    seen.pop(id, None)
+                last = head
+
+        with ledger.write("user/a") as tx:
+            first, second, third = (tx.runs.start("training", f"r{n}").id for n in range(3))
+        read_on()
+        with ledger.write("user/a") as tx:
+            tx.runs.record(first, params={"depth": "6"})
+            tx.runs.discard(second)
+            tx.runs.finish(third, "failed")
+        read_on()
+        assert (seen[first].params, seen[second].is_deleted, seen[third].status) == ({"depth": "6"}, True, "failed")
+        with ledger.write("user/a") as tx:
+            tx.runs.delete(third)
+        read_on()
+        assert set(seen) == {first, second}
+
+    def test_numbers_follow_the_order_of_commits(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            run = tx.runs.start("training", "x").id
+        stop = threading.Event()
+        seen: list[int] = []
+
+        def write(number: int) -> None:
+            if number:
+                for step in range(20):
+                    with ledger.write(f"user/{number}") as tx:
+                        tx.runs.record(run, points=[Point(f"loss{number}", 1.0, step, 0)])
+                return
+            last = 0
+            while not stop.is_set():
+                with ledger.read() as tx:
+                    numbers = sorted(logged.number for logged in tx.run_columns.logged(last, ["0"]))
+                seen.extend(numbers)
+                last = max([last, *numbers])
+
+        reader = threading.Thread(target=write, args=(0,))
+        reader.start()
+        try:
+            assert [r for r in together(4, lambda n: write(n + 1)) if r is not None] == []
+        finally:
+            stop.set()
+            reader.join(30)
+        with ledger.read() as tx:
+            every = sorted(logged.number for logged in tx.run_columns.loose_of_experiment("0"))
+        assert len(every) == 80
+        assert seen == every[: len(seen)]  # what was read while others wrote has no gap
+
+    # -- points
+
+    def test_points_are_paged_in_order_and_exact_repeats_are_one(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            run = tx.runs.start("training", "x").id
+            many = [Point("loss", step / 7, step, 5_000 - step) for step in range(200)]
+            tx.runs.record(run, points=many)  # enough for a chunk
+            tx.runs.record(run, points=many[50:60])
+            tx.runs.record(run, points=[Point("loss", math.nan, 7, 9_000), Point("loss", -0.5, 7, 9_000)] * 2)
+            tx.runs.record(run, points=[Point("other", 1.0, 0, 0)])
+        wanted = [*sorted(many, key=lambda p: p.at_ms), Point("loss", -0.5, 7, 9_000)]
+        with ledger.read() as tx:
+            found: list[Point] = []
+            is_more = True
+            while is_more:
+                page, is_more = tx.points.page(run, "loss", 37, len(found))
+                found += page
+            assert found[:-1] == wanted
+            assert math.isnan(found[-1].value)
+            assert [p.step for p in tx.points.history(run, "loss")][:3] == [0, 1, 2]
+            assert tx.points.page(run, "nothing", 10) == ([], False)
+            assert tx.runs.get(run).latest["loss"] == many[-1]
+
+    def test_the_newest_value_is_by_step_then_time_then_value(self, ledger: Ledger) -> None:
+        told = [
+            Point("m", 1.0, 5, 10), Point("m", 9.0, 4, 99), Point("m", 2.0, 5, 11), Point("m", -1.0, 5, 11),
+            Point("m", math.nan, 5, 11), Point("low", -3.0, -2, 0), Point("low", -4.0, -7, 0),
+        ]  # fmt: skip
+        with ledger.write("user/a") as tx:
+            run = tx.runs.start("training", "x").id
+            for point in told:
+                tx.runs.record(run, points=[point])
+            assert tx.runs.get(run).metrics == {"m": 2.0, "low": -3.0}
+            tx.runs.revise(run, status="succeeded")
+            tx.runs.record(run, points=[Point("m", 8.0, 5, 10), Point("low", 0.5, 3, 0)])
+        with ledger.read() as tx:
+            assert tx.runs.get(run).metrics == {"m": 2.0, "low": 0.5}
+            assert tx.runs.named([run])[0].metrics == {"m": 2.0, "low": 0.5}
+
+    def test_a_sample_keeps_both_ends_and_spreads_over_the_steps_of_all_runs(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            long, short = (tx.runs.start("training", name).id for name in ("long", "short"))
+            tx.runs.record(long, points=[Point("loss", float(step), step, step) for step in range(1000)])
+            tx.runs.record(short, points=[Point("loss", 0.0, 501, 1), Point("loss", 1.0, 1503, 1)])
+            found = tx.points.sample([long, short, "none"], "loss", 10)
+            steps = [p.step for p in found[long]]
+            assert (steps[0], steps[-1], sorted(steps) == steps, len(steps) <= 14) == (0, 999, True, True)
+            assert [p.step for p in found[short]] == [501, 1503]
+            part = tx.points.sample([long], "loss", 3, 100, 199)[long]
+            assert [p.step for p in part] == [100, 134, 199]
+            assert tx.points.sample([long], "nothing", 3) == {}
+
+    def test_points_go_with_their_run(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            run = tx.runs.start("training", "x").id
+            tx.runs.record(run, points=[Point("loss", 1.0, step, 0) for step in range(100)])
+            tx.runs.record(run, points=[Point("other", 1.0, 0, 0)])
+            tx.runs.finish(run, "failed")
+            tx.runs.delete(run)
+            assert (tx.points.history(run, "loss"), tx.points.history(run, "other")) == ([], [])
+            assert list(tx.run_columns.loose([run])) == []
 
     # -- lineage
 

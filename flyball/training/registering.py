@@ -1,18 +1,19 @@
 """Register a model: bundle it, judge it, compare it with the champion on the same rows, publish it as a version.
 
-What is published carries all that later decisions need: what it was trained on (monitors compare with that), how good
-it was and how much its windows differed (decay is judged by that), and how it did against the champion (gates).
+What is published carries all that later decisions need: what it was trained on, and how those rows vary over time
+(monitors compare with that and never read them again), how good it was and how much its windows differed (decay is
+judged by that), and how it did against the champion (gates).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flyball.data.rows import Rows
-from flyball.errors import InvalidInput
+from flyball.errors import FlyballError, InvalidInput
 from flyball.evaluation.evaluate import Evaluation, answers_for, evaluate, task_of, truth_for
 from flyball.ledger import Ledger
 from flyball.ledger.refs import Ref
@@ -23,6 +24,9 @@ from flyball.stats.comparison import compare
 from flyball.stats.intervals import interval
 from flyball.stats.metrics import metric
 from flyball.storage.blobs import BlobStore
+
+if TYPE_CHECKING:
+    from flyball.data.datasets import Datasets
 
 __all__ = ["answer", "compare_with", "judge", "register", "windows_of"]
 
@@ -92,6 +96,8 @@ def register(
     cause: int | None = None,
     permit: Permit | None = None,
     features: Mapping[str, Any] | None = None,
+    datasets: Datasets | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Version:
     """Publish a model as the next version of `model/<name>`, which must have been declared.
 
@@ -112,6 +118,9 @@ def register(
         features: the pinned feature service that it was trained with (`FeatureService.pinned()`); it travels in the
             bundle, so that whoever loads the model can tell whether the views at hand are still those.
         permit: asked, with its inputs and what it learnt from, whether the model may be registered at all.
+        files: what else belongs into the bundle, path → bytes.
+        datasets: where the rows of `trained_on` are, of which the reference is made that monitors compare with; without
+            it, or when those rows cannot be counted, the version has none and says why.
 
     Raises:
         NotFound: the model was not declared.
@@ -121,12 +130,14 @@ def register(
     with ledger.read() as world:
         world.resources.get("model", name)
     pinned = {} if features is None else {"features": dict(features)}
-    kept: Bundle = bundle.save(blobs, model, example=example, metadata={"name": name, "run": run, **pinned})
+    described = {"name": name, "run": run, **pinned}
+    kept: Bundle = bundle.save(blobs, model, example=example, metadata=described, files=files)
     sources = ([(trained_on, "trained on")] if trained_on else []) + list(also_from)
     views = [view["definition"]["name"] for view in pinned.get("features", {}).get("views", [])]
     sources += [(Ref("feature-view", view), "looked up") for view in views]
+    inputs = [field.name for field in kept.signature.inputs]
     if permit is not None:
-        permit([field.name for field in kept.signature.inputs], [source for source, _ in sources])
+        permit(inputs, [source for source, _ in sources])
     metadata: dict[str, Any] = {
         "flavor": kept.manifest["flavor"],
         "signature": kept.signature.to_dict(),
@@ -134,6 +145,7 @@ def register(
         "trained_on": str(trained_on) if trained_on else None,
         "note": note or None,
         "comparison": dict(comparison) if comparison else None,
+        "reference": _reference(ledger, datasets, blobs, trained_on, inputs) if datasets and trained_on else None,
         **pinned,
     }
     if evaluation is not None:
@@ -142,6 +154,37 @@ def register(
     metadata = {k: v for k, v in metadata.items() if v is not None}
     with ledger.write(actor, cause) as world:
         return world.versions.publish("model", name, kept.digest, metadata=metadata, run=run, made_from=sources)
+
+
+def _reference(
+    ledger: Ledger, datasets: Datasets, blobs: BlobStore, trained_on: Ref, inputs: Sequence[str]
+) -> dict[str, Any]:
+    """Keep the blocks of the rows that were learnt from; return what the metadata says of them, or why there are none.
+
+    A model is not lost because its data cannot be read any more.
+    """
+    from polars.exceptions import PolarsError
+
+    from flyball.data.blocks import blocks_of
+    from flyball.data.profiles import TableProfile
+    from flyball.data.reasons import reason_of
+
+    try:
+        with ledger.read() as world:
+            made = world.versions.get(trained_on.kind, trained_on.name, trained_on.version or "latest")
+        place = made.name, made.number, made.kind
+        summary = datasets.summary(*place)
+        found = blocks_of(
+            datasets.frame(*place),
+            inputs,
+            event_time=made.metadata.get("event_time"),
+            profile=TableProfile.from_bytes(summary) if summary is not None else None,
+        )
+    except FlyballError as error:
+        return {"why": str(error)}
+    except PolarsError as error:  # its message may hold rows
+        return {"why": f"the rows of {trained_on} cannot be read: {reason_of(error)}"}
+    return {"blob": blobs.put(found.to_bytes()), "rows": found.rows}
 
 
 def _part(metric_name: str, outputs: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

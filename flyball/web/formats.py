@@ -45,17 +45,18 @@ _WORDS = {
         evaluating, retraining, deploying, challenger, incubating, added""",
     "warn": """waiting, queued, pending, blocked, approval needed, degraded, drifting, stale, held, holding, late,
         quarantined, moved on, no evidence, retrying, warning, exceeded, split, released, deprecated, removed, shifted,
-        another, other type, changed, unresolved, not shown, looks personal""",
+        another, other type, changed, unresolved, not shown, looks personal, open, loosened""",
     "bad": """failed, unhealthy, firing, decayed, disagrees, rolled back, breached, error, refused, worse, corrupt,
         unavailable, missing, rejected, dead, lost, broken""",
     "off": """stopped, paused, cancelled, canceled, archived, skipped, silenced, retired, deleted, disabled, expired,
-        dropped, proposed, hidden""",
+        dropped, proposed, hidden, withdrawn""",
 }
 STATE_TONES = {tone: tuple(word.strip() for word in words.split(",")) for tone, words in _WORDS.items()}
 _TONE_BY_WORD = {word: tone for tone, words in STATE_TONES.items() for word in words}
 
 _PAGES = {
     "run": "/runs",
+    "experiment": "/experiments",
     "dataset": "/data",
     "data": "/data",
     "data-product": "/data/products",

@@ -74,10 +74,12 @@ class Destination:
 NAVIGATION = (
     Destination("overview", "Overview", "/", "overview", "o"),
     Destination("runs", "Runs", "/runs", "run", "r"),
+    Destination("traces", "Traces", "/traces", "thing", "t"),
     Destination("data", "Data", "/data", "dataset", "d"),
     Destination("features", "Features", "/features", "feature-view", "f"),
     Destination("pipelines", "Pipelines", "/pipelines", "pipeline", "p"),
     Destination("models", "Models", "/models", "model", "m"),
+    Destination("approvals", "Approvals", "/approvals", "user", "a"),
     Destination("deployments", "Deployments", "/deployments", "deployment", "e"),
     Destination("monitors", "Monitors", "/monitors", "monitor", "w"),
     Destination("journal", "Journal", "/journal", "journal", "j"),

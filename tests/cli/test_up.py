@@ -146,7 +146,7 @@ def test_two_homes_run_side_by_side(tmp_path: Path) -> None:
     with up(tmp_path / "one") as one, up(tmp_path / "two") as two:
         addresses = {one.pages, one.predictions, two.pages, two.predictions}
         assert len(addresses) == 4
-        homes = [httpx2.get(f"{running.pages}/health").json()["home"] for running in (one, two)]
+        homes = [httpx2.get(f"{running.pages}/api/health").json()["home"] for running in (one, two)]
         assert homes == [str(tmp_path / "one"), str(tmp_path / "two")]
         assert one.end()[0] == 0
         assert is_listening(two.pages)

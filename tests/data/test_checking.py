@@ -276,6 +276,19 @@ def test_repeated_integers_are_found_however_far_apart_they_lie(low: int, high: 
         assert np.array_equal(repeats.contains(values.view(np.uint64)), counts > 1)
 
 
+@pytest.mark.parametrize("first", [0, -70_000, 2**40])
+def test_integers_that_lie_closely_together_are_found_again_in_any_order(first: int) -> None:
+    ids = first + np.random.default_rng(2).permutation(400_000)
+    batches = [*np.split(ids, 4), ids[[5, 399_999]], first + np.array([500_000, 500_001, 500_000])]
+    values, counts = np.unique(np.concatenate(batches), return_counts=True)
+    fold = KeyFold(integers=True)
+    for batch in batches:
+        fold.add(batch.view(np.uint64))
+    repeats = fold.finish()
+    assert repeats.rows == counts[counts > 1].sum() == 6
+    assert np.array_equal(repeats.contains(values.view(np.uint64)), counts > 1)
+
+
 def test_bad_arguments_and_a_source_that_breaks_half_way_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="has no zone"):
         check(pl.DataFrame({"id": [1]}), ORDERS, now=datetime(2026, 1, 1))

@@ -105,8 +105,13 @@ def small_blocks(rows: int = 3) -> Iterator[None]:
     """Make every bound so small that a few rows fill several blocks, marks, runs and steps."""
     bounds = {
         "flyball.features.runs": {"_MARK_ROWS": 2, "_FEWEST_ROWS": 1, "_CELLS": 6 * rows},
-        "flyball.features.stored_joins": {"_NARROW_ROWS": rows, "_WIDE_CELLS": rows, "_DENSE_SLACK": 0},
-        "flyball.features.sweep": {"_FEWEST_AT_ONCE": 2, "_MOST_AT_ONCE": 2, "_MOST_WAITING": 2},
+        "flyball.features.stored_joins": {
+            "_NARROW_ROWS": rows,
+            "_SWEPT_ROWS": 2,
+            "_WIDE_CELLS": rows,
+            "_DENSE_SLACK": 0,
+        },
+        "flyball.features.sweep": {"_MOST_WAITING": 2},
         "flyball.features.writing": {"_SURVEYED_ROWS": rows},
     }
     patches = [patch(f"{module}.{name}", value) for module, names in bounds.items() for name, value in names.items()]

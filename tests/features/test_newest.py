@@ -95,6 +95,7 @@ def test_entities_whose_places_are_the_same_are_two(monkeypatch: pytest.MonkeyPa
     assert found == newest([frame], spec)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**18 - 1) | st.integers(0, 10**8), max_size=30))
 def test_whole_numbers_are_in_the_order_of_their_places(numbers: list[int]) -> None:
     frame = pl.DataFrame({"key": pl.Series(numbers, dtype=pl.Int64)})
@@ -102,6 +103,7 @@ def test_whole_numbers_are_in_the_order_of_their_places(numbers: list[int]) -> N
     assert [numbers[n] for n in order] == sorted(numbers, key=lambda number: place_of(str(number)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=9), st.integers(-(2**63), 2**63 - 1)), max_size=20))
 def test_rows_of_one_key_have_one_place(pairs: list[tuple[str, int]]) -> None:
     frame = pl.DataFrame(pairs, schema={"a": pl.String, "b": pl.Int64}, orient="row")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from flyball.ledger.sql import LedgerSettings, open_ledger
 from flyball.ledger.sql.database import SqlLedger
 from flyball.ledger.words import cut, fold, words
 from flyball.testing.clock import FakeClock
+from tests.ledger.older import copy_rows, older_ledger
 from tests.services import postgres_server
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -340,18 +340,16 @@ def test_a_hit_is_plain_values_with_positions_and_no_markup(ledger: SqlLedger) -
 
 
 def test_a_home_made_before_there_was_a_search_gets_its_index_when_it_is_opened(tmp_path: Path) -> None:
-    opened = open_ledger(tmp_path)
+    opened = open_ledger(tmp_path / "new")
     apply(opened, "late", description="flights")
     with opened.write("user/a") as tx:
         tx.versions.publish(CASE, "late", "a" * 64, metadata={"schema": {"dep_delay": "Int64"}})
         tx.runs.start("training", "late")
         before = [(h.ref, h.how) for h in tx.search.find("late").hits]
     opened.close()
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        for table in ("search_text", "search_entries", "search_format"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("UPDATE alembic_version SET version_num = '0002'")
-    opened = open_ledger(tmp_path)
+    old = older_ledger(tmp_path / "old", "0002")
+    copy_rows(tmp_path / "new" / "ledger.db", old, "resources", "versions", "runs", "edges", "events", "journal_head")
+    opened = open_ledger(tmp_path / "old")
     with opened.read() as tx:
         assert [(h.ref, h.how) for h in tx.search.find("late").hits] == before
         assert {str(h.ref) for h in tx.search.find("column:dep_delay").hits} == {f"{CASE}/late", f"{CASE}/late@1"}

@@ -77,7 +77,11 @@ class LooseBlobs(dict[str, bytes]):
 
 def test_the_manifest_says_what_is_in_it_and_its_digest_covers_all(blobs: FileBlobs, saved: bundle.Bundle) -> None:
     manifest = saved.manifest
-    assert sorted(manifest["files"]) == ["docs/card.md", "model/feed.json", "model/model.skops"]
+    assert saved.contents() == {
+        "model": ("model/feed.json", "model/model.skops"),
+        "environment": ("environment/requirements.txt",),
+        "documents": ("docs/card.md",),
+    }
     assert manifest["flavor"] == "sklearn" and manifest["metadata"] == {"author": "ann"}
     assert {"scikit-learn", "skops", "numpy"} <= set(manifest["environment"]["packages"])
     assert manifest["environment"]["installed"]["polars"] == pl.__version__
@@ -168,7 +172,7 @@ def test_an_archive_brings_the_same_bundle_to_another_home(
     bundle.export(blobs, saved.digest, str(tmp_path / "b.zip"))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     other = FileBlobs(tmp_path / "other")
-    assert bundle.import_(other, str(tmp_path / "a.zip")) == saved
+    assert bundle.import_(other, str(tmp_path / "a.zip")) == (saved, None)
     bundle.load(other, saved.digest).warm_up()
 
 

@@ -137,10 +137,12 @@ def test_sql_reads_as_whoever_publishes_may_and_keeps_where_each_column_came_fro
         with pytest.raises(fb.FlyballError, match="only for a stated purpose"):
             owing.publish(sql)
     version = owing.publish("select email, owes as people from people", purpose="billing")
-    assert owing.frame().collect().rows() == [("•••", 3.0)]
+    with pytest.raises(fb.FlyballError, match="only for a stated purpose"):
+        owing.frame()  # what was made of people is for what people are for
+    assert owing.frame(purpose="billing").collect().rows() == [("•••", 3.0)]
     assert version.metadata["columns"]["people"] == [["dataset/people@1", "owes", "direct"]]
     # A column that is called as a dataset is called does not read that dataset.
-    assert fb.dataset("sums").publish("select sum(people) as people from owing").number == 1
+    assert fb.dataset("sums").publish("select sum(people) as people from owing", purpose="billing").number == 1
     assert {u.who for u in people.uses()} >= {"dataset/owing@1"}
 
 

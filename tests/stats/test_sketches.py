@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flyball.errors import InvalidInput
 from flyball.stats import comoments, frequencies, row_samples, sketches, sums
-from flyball.stats.distinct import RELATIVE_ERROR, SIZE, estimated, registers_of
+from flyball.stats.distinct import RELATIVE_ERROR, SIZE, estimated, registers_of, registers_of_spread
 from flyball.stats.drift import statistic
 from flyball.stats.frequencies import EXACT, Names, names_of_rows
 from flyball.stats.hashing import float_hashes, integer_hashes, mixed, spread, text_hashes
@@ -221,6 +221,14 @@ def test_registers_are_those_of_the_definition() -> None:
             wanted[value >> 52] = max(wanted[value >> 52], rank)
         assert registers_of(hashes).tolist() == wanted
     assert registers_of(np.zeros(1, dtype=np.uint64))[0] == 53
+
+
+@pytest.mark.parametrize("rows", [20_000, 150_000, 300_000, 600_000, 1_100_000])
+@pytest.mark.parametrize("distinct", [50, 60_000, 400_000, 2**50])
+def test_registers_of_numbers_are_those_of_all_their_hashes(rows: int, distinct: int) -> None:
+    # Of many rows only hashes that end in zeros are made; those of values that repeat are fewer than of as many rows.
+    values = np.random.default_rng(rows).integers(0, distinct, rows).astype(np.uint64)
+    assert np.array_equal(registers_of_spread(spread(values)), registers_of(integer_hashes(values.view(np.int64))))
 
 
 def test_hashes_stay_what_they_are() -> None:

@@ -134,13 +134,44 @@ def test_rows_together_and_heads_are_what_is_read_one_by_one(one_file: SqliteOnl
             assert found is None
             continue
         assert found is not None
-        assert orjson.loads(found.events) == [row and row[0] for row in rows]
+        assert found.events == [row and row[0] for row in rows]
         assert orjson.loads(found.values) == [row and orjson.loads(row[3]) for row in rows]
         present = [row for row in rows if row]
         assert (found.found, found.told, found.latest) == (len(present), len(present), max(row[1] for row in present))
         assert one_file.names(view, found.shape) == ("n", "t")
     one_file.put_encoded(view, ["other"], keys[:1], [999], [b"[1]"])
     assert one_file.together(view, keys[:8]) is None, "rows of two shapes"
+
+
+def test_keys_of_several_lines_are_never_taken_for_several_keys(one_file: SqliteOnline) -> None:
+    keys = ["line one", "line one\nline two", "line two", "two\nlines\nthree"]
+    one_file.put_encoded("lines", ["n"], keys, range(4), [b"[%d]" % n for n in range(4)])
+    for asked in (keys, keys[::-1], [keys[0], keys[2], keys[0]], ["line one\nline", "two"]):
+        rows, found = one_file.read("lines", asked), one_file.together("lines", asked)
+        assert [row and row[0] for row in rows] == [keys.index(key) if key in keys else None for key in asked]
+        assert found is None or found.events == [row and row[0] for row in rows]
+
+
+def test_rows_of_a_server_are_the_same_together_as_one_by_one(redis_url: str) -> None:
+    store = RedisOnline(redis_url, prefix="together")
+    keys = [f"é {n}" for n in range(40)]
+    assert store.together("v", keys) is None
+    store.put_encoded("v", ["n"], keys[:30], range(30), [b"[%d]" % n for n in range(30)], range(9, 39))
+    store.put_encoded("w", ["n"], keys[:30], range(30), [b"[%d]" % n for n in range(30)])
+    for view, told in (("v", 30), ("w", 0)):
+        for asked in (keys[:30], keys, [keys[35], *keys[:30], keys[3]]):
+            rows, found = store.read(view, asked), store.together(view, asked)
+            assert found is not None
+            assert found.events == [row and row[0] for row in rows]
+            assert orjson.loads(found.values) == [row and orjson.loads(row[3]) for row in rows]
+            present = [row for row in rows if row]
+            assert (found.found, found.told) == (len(present), len(present) if told else 0)
+            assert found.latest == (max(row[1] for row in present) if told else None)
+            assert store.names(view, found.shape) == ("n",)
+    store.put_encoded("v", ["other"], keys[:1], [999], [b"[1]"])
+    assert store.together("v", keys[:8]) is None, "rows of two shapes"
+    with pytest.raises(InvalidInput, match="surrogate"):
+        store.read("v", ["a", "\ud800"])
 
 
 clashes = st.lists(

@@ -28,11 +28,10 @@ from flyball.data.datasets import ContractBroken
 from flyball.data.inference import infer_contract
 from flyball.data.rows import Rows
 from flyball.delivery.promotion import PromotionController
+from flyball.ledger.points import Point
 from flyball.ledger.refs import Ref
-from flyball.ledger.runs import MetricPoint
 from flyball.ledger.sql.tables import runs
 from flyball.ledger.versions import Version
-from flyball.monitoring.monitors import MonitorController
 from flyball.platform import Platform
 from flyball.serving.deployments import DeploymentController
 from flyball.serving.evidence import TrafficEvidence
@@ -55,7 +54,7 @@ class Home:
         controllers = [
             PromotionController(),
             DeploymentController(serving, TrafficEvidence(at.traffic, serving / "status.json")),
-            MonitorController(at.traffic, at.datasets, at.monitor_results),
+            at.monitor_controller(),
         ]
         self.loop = Loop(at.ledger, controllers)
         self._asked = 0
@@ -185,7 +184,7 @@ def _runs(home: Home, version: Version) -> None:
         load = world.runs.start("step", "load", parent=pipeline.id)
         fit = world.runs.start("step", "fit", parent=pipeline.id, params={"rows": "load()"})
         world.runs.finish(load.id, "succeeded")
-        world.runs.log(fit.id, [MetricPoint("loss", 0.5, 0, at.clock.now())])
+        world.runs.log(fit.id, [Point("loss", 0.5, 0, int(at.clock.now().timestamp() * 1000))])
         steps = [
             {"number": 0, "name": "load", "run": load.id, "status": "succeeded", "cached": False, "seconds": 1.0},
             {"number": 1, "name": "fit", "run": fit.id, "status": "running", "cached": False, "seconds": None},

@@ -150,6 +150,8 @@ def test_the_keyboard_selects_two_runs_and_compares_them(visit: Visit) -> None:
         page.keyboard.press(key)
     page.wait_for_url("**/runs/compare?ref=*&ref=*")
     expect(page.locator("thead").first.locator("a.ref")).to_have_count(2)
+    assert "back=" not in page.url and "tag=" not in page.url
+    page.get_by_role("link", name="Curves").click()
     expect(page.locator("fb-line").first.locator(".uplot")).to_be_visible()
 
 

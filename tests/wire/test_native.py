@@ -307,7 +307,8 @@ def test_metrics_are_prometheus_text_and_count_what_ends(api: httpx2.Client, pla
 
 
 def test_health_and_times_are_as_documented(api: httpx2.Client, platform: Platform) -> None:
-    assert api.get("/health").json()["status"] == "ok"
+    assert api.get("/api/health").json()["status"] == "ok"
+    assert api.get("/health").text == "OK"
     assert api.head("/health").status_code == 200
     made = platform.resource("model/late").created_at
     assert made is not None

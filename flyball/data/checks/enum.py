@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from functools import reduce
+from operator import or_
 
 from flyball.data.checks import RowTest, Table, need_columns, take
 from flyball.data.terms import Column, Rule
 from flyball.errors import InvalidInput, listed
+
+_FEW = 8  # texts that are compared one by one
 
 
 def validate(rule: Rule, columns: Sequence[Column]) -> None:
@@ -35,5 +39,8 @@ def compile(rule: Rule, table: Table) -> RowTest:
         allowed = pl.Series(values, dtype=pl.Boolean)
     else:
         value, allowed = table.text(str(rule.column)), pl.Series([str(v) for v in values], dtype=pl.String)
-    fails = ~value.is_in(pl.lit(allowed).implode())
+    if allowed.dtype == pl.String and 0 < len(allowed) <= _FEW:  # a third of the time of a look-up
+        fails = ~reduce(or_, (value == text for text in allowed))
+    else:
+        fails = ~value.is_in(pl.lit(allowed).implode())
     return RowTest(fails, f"is none of {listed(values)}")

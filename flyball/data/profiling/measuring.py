@@ -16,29 +16,24 @@ import numpy.typing as npt
 import polars as pl
 
 from flyball.data.profiling.columns import ColumnSketch, Kind, has_each_value
-from flyball.data.profiling.grouping import are_few, grouped
-from flyball.stats.distinct import Registers, registers_of, registers_of_spread
-from flyball.stats.frequencies import names_of, names_of_rows
+from flyball.data.profiling.numbers import DENSE_RANGE, floats_of, integers_of, times_of
+from flyball.data.profiling.texts import hashes_of_texts, texts_of
 from flyball.stats.hashing import (
     NULL_HASH,
     Hashes,
     chain,
     chain_words,
     float_hashes,
-    hashes_of,
     integer_hashes,
     spread,
-    text_hashes,
 )
-from flyball.stats.sketches import Histogram, histogram_of_counts, histogram_of_floats, histogram_of_integers
-from flyball.stats.sums import Sums, sums_of, sums_of_counts
+from flyball.stats.sketches import Histogram, histogram_of_counts, histogram_of_floats
+from flyball.stats.sums import Sums
 
-__all__ = ["TIME_CELLS", "Measured", "kind_of", "measured"]
+__all__ = ["Measured", "kind_of", "measured"]
 
 Floats = npt.NDArray[np.float64]
 
-TIME_CELLS = 1 << 15  # an hourly series of three years has a cell for each hour, so that gaps are seen exactly
-DENSE_RANGE = 1 << 16  # integers within such a range are counted one by one in a table
 _MOST_HOURS = 1 << 20  # more than a century: hours within are counted one by one
 _BLOCK = 1 << 16  # rows taken together, so that what is between stays in cache
 _TEXT_ROWS = 1 << 16  # texts are joined this many at a time
@@ -117,12 +112,13 @@ def _numbers(
         every = np.where(np.isnan(values), np.nan, values + 0.0)  # one kind of NaN, one zero
         values = every[np.isfinite(every)]
         ends = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    elif ends[0] <= 0.0 <= ends[1]:
-        every = values = values + 0.0
-    products = _spread(every.view(np.uint64), there, rows, space)
-    finite = products.compress(np.isfinite(every)) if nans or infinities else products
-    histogram, sums, registers = _distribution(values, finite, space, ends)
     zeros = int(values.size - np.count_nonzero(values)) if ends[0] <= 0.0 <= ends[1] else 0
+    if zeros and not (nans or infinities):
+        every = values = values + 0.0
+    chained = rows if there is None and every is values else None
+    if chained is None:
+        _spread(every.view(np.uint64), there, rows, None)
+    found = floats_of(values, ends, zeros, chained, space) if values.size else None
     sketch = ColumnSketch(
         "number",
         str(series.dtype),
@@ -131,64 +127,39 @@ def _numbers(
         nans,
         infinities,
         zeros,
-        is_whole=bool(values.size) and _is_whole(values),
+        is_whole=found is not None and (found.is_whole or _is_whole(values)),
         least=ends[0] if values.size else None,
         greatest=ends[1] if values.size else None,
-        histogram=histogram,
-        sums=sums,
-        registers=None if histogram.is_exact else registers,
+        histogram=found.histogram if found else histogram_of_floats(values),
+        sums=found.sums if found else Sums(),
+        registers=None if found is None or found.histogram.is_exact else found.registers,
     )
     return Measured(sketch, _floats_at(every, there))
-
-
-def _distribution(
-    values: Floats, products: Hashes, space: Hashes, ends: tuple[float, float] | None
-) -> tuple[Histogram, Sums, Registers]:
-    """Return what is kept of the values of numbers, of which `products` (which may lie in `space`) tell equal ones."""
-    groups = grouped(products, keep_slots=False) if are_few(products) else None
-    if groups is not None:
-        each = values[groups.examples]
-        registers = registers_of(hashes_of(products[groups.examples]))
-        return histogram_of_counts(each, groups.counts), sums_of_counts(each, groups.counts), registers
-    registers = registers_of_spread(products)
-    histogram = histogram_of_floats(values, ends=ends, space=space)
-    if histogram.is_exact:
-        return histogram, sums_of_counts(histogram.values, histogram.counts), registers
-    return histogram, sums_of(values, max(ends[1], -ends[0]) if ends else None), registers
 
 
 def _integers(
     series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] | None, rows: Hashes, space: Hashes
 ) -> Measured:
     numbers = known.cast(pl.Int64).to_numpy()
-    size = numbers.size
-    least, greatest = (int(numbers.min()), int(numbers.max())) if size else (0, 0)
-    registers = None
-    if size and greatest - least < min(DENSE_RANGE, 8 * size):
+    least, greatest = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
+    if there is not None:
         _spread(numbers.view(np.uint64), there, rows, None)
-        table = np.bincount(np.subtract(numbers, least, out=space[:size].view(np.int64)))
-        found = np.flatnonzero(table)
-        histogram = histogram_of_counts((found + least).astype(np.float64), table[found])
-        sums = sums_of_counts((found + least).astype(np.float64), table[found])
-        if not has_each_value("integer", histogram, least, greatest):
-            registers = registers_of(integer_hashes(found + least))
-    else:
-        products = _spread(numbers.view(np.uint64), there, rows, space)
-        histogram, sums, registers = _distribution(numbers.astype(np.float64), products, space, None)
-        if not size or has_each_value("integer", histogram, least, greatest):
-            registers = None
+    found, zeros = None, 0
+    if numbers.size:
+        found, zeros = integers_of(numbers, (least, greatest), rows if there is None else None, space)
+    is_counted = found is None or has_each_value("integer", found.histogram, least, greatest)
     sketch = ColumnSketch(
         "integer",
         str(series.dtype),
         len(series),
         len(series) - len(known),
-        zeros=int(size - np.count_nonzero(numbers)),
-        is_whole=bool(size),
-        least=least if size else None,
-        greatest=greatest if size else None,
-        histogram=histogram,
-        sums=sums if size else Sums(),
-        registers=registers,
+        zeros=zeros,
+        is_whole=bool(numbers.size),
+        least=least if numbers.size else None,
+        greatest=greatest if numbers.size else None,
+        histogram=found.histogram if found else histogram_of_floats(np.empty(0)),
+        sums=found.sums if found else Sums(),
+        registers=None if is_counted or found is None else found.registers,
     )
     return Measured(sketch, _floats_at(numbers, there))
 
@@ -197,29 +168,40 @@ def _times(
     series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] | None, rows: Hashes, space: Hashes
 ) -> Measured:
     micros = known.cast(pl.Datetime("us")).to_physical().to_numpy()
-    registers = registers_of_spread(_spread(micros.view(np.uint64), there, rows, space))
-    histogram = histogram_of_integers(micros, TIME_CELLS)
-    hours = micros // _HOUR_US
+    if there is not None:
+        _spread(micros.view(np.uint64), there, rows, None)
+    least, greatest = (int(micros.min()), int(micros.max())) if micros.size else (0, 0)
+    histogram, registers = times_of(micros, (least, greatest), rows if there is None else None, space)
     week = np.zeros(168, dtype=np.int64)
     if micros.size:
-        first = int(hours.min())
-        if int(hours.max()) - first < _MOST_HOURS:
-            by_hour = np.bincount(hours - first)
-            np.add.at(week, (np.arange(by_hour.size) + first + _FIRST_MONDAY_H) % 168, by_hour)
-        else:
-            week += np.bincount((hours + _FIRST_MONDAY_H) % 168, minlength=168)
+        hours, counts = _by_hour(micros, least // _HOUR_US, greatest // _HOUR_US, space)
+        np.add.at(week, (hours + _FIRST_MONDAY_H) % 168, counts)
     sketch = ColumnSketch(
         "time",
         str(series.dtype),
         len(series),
         len(series) - len(known),
-        least=int(micros.min()) if micros.size else None,
-        greatest=int(micros.max()) if micros.size else None,
+        least=least if micros.size else None,
+        greatest=greatest if micros.size else None,
         histogram=histogram,
-        registers=None if histogram.is_exact else registers,
+        registers=registers,
         week=week,
     )
     return Measured(sketch, _floats_at(micros, there))
+
+
+def _by_hour(
+    micros: npt.NDArray[np.int64], first: int, last: int, space: Hashes
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return hours since 1970 and how many times are in each."""
+    if last - first >= _MOST_HOURS:
+        return np.unique(micros // _HOUR_US, return_counts=True)
+    if bool((micros[1:] >= micros[:-1]).all()):  # as most tables of events are
+        edges = np.arange(first, last + 2) * _HOUR_US
+        return np.arange(first, last + 1), np.diff(np.searchsorted(micros, edges))
+    hours = np.floor_divide(micros, _HOUR_US, out=space[: micros.size].view(np.int64))
+    found = np.bincount(np.subtract(hours, first, out=hours))
+    return np.arange(found.size) + first, found
 
 
 def _booleans(series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] | None, rows: Hashes) -> Measured:
@@ -234,33 +216,36 @@ def _booleans(series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] 
 def _texts(series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] | None, rows: Hashes) -> Measured:
     if known.dtype != pl.String:
         known = known.cast(pl.String)
-    groups = grouped(known.hash().to_numpy())
-    if groups is None:
-        sizes = known.str.len_chars().to_numpy().astype(np.int64)
-        hashes = _text_hashes(known)
-        names = names_of_rows(hashes, lambda at: known.gather(at).to_list())
-        by_length, empty = _integer_histogram(sizes), int((sizes == 0).sum())
-        _chain(rows, hashes, there)
-        values = _floats_at(hashes.astype(np.uint32), there)  # enough to tell the rows of a sample apart
+    taken: list[Hashes] = []
+
+    def take(start: int, hashes: Hashes) -> None:
+        if there is None:
+            chain(rows[start : start + hashes.size], hashes)
+        else:
+            taken.append(hashes)
+
+    found = texts_of(known, take)
+    if there is not None:
+        _chain(rows, np.concatenate(taken) if taken else np.empty(0, dtype=np.uint64), there)
+    if found.counts is None:
+        by_length, empty = _integer_histogram(found.sizes), int((found.sizes == 0).sum())
     else:
-        texts = known.gather(groups.examples)
-        each = _text_hashes(texts)
-        names = names_of(each, groups.counts, lambda at: texts.gather(at).to_list())
-        sizes = texts.str.len_chars().to_numpy().astype(np.int64)
-        by_length, empty = histogram_of_counts(sizes, groups.counts), int(groups.counts[sizes == 0].sum())
-        by_slot = groups.by_slot(each)
-        _chain_taken(rows, by_slot, groups.slots, there)
-        values = _floats_at(groups.slots, there, by_slot.astype(np.uint32))
+        by_length = histogram_of_counts(found.sizes, found.counts)
+        empty = int(found.counts[found.sizes == 0].sum())
     sketch = ColumnSketch(
         "text",
         str(series.dtype),
         len(series),
         len(series) - len(known),
         zeros=empty,
-        names=names,
+        names=found.names,
         lengths=by_length,
     )
-    return Measured(sketch, values)
+
+    def told_apart(at: npt.NDArray[np.intp]) -> Floats:
+        return hashes_of_texts(known.gather(at)).astype(np.uint32).astype(np.float64)
+
+    return Measured(sketch, _at_rows(told_apart, there))
 
 
 def _vectors(series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] | None, rows: Hashes) -> Measured:
@@ -293,15 +278,6 @@ def _vectors(series: pl.Series, known: pl.Series, there: npt.NDArray[np.bool_] |
     return Measured(sketch, None)
 
 
-def _text_hashes(texts: pl.Series) -> Hashes:
-    found = []
-    for start in range(0, max(len(texts), 1), _TEXT_ROWS):
-        part = texts.slice(start, _TEXT_ROWS)
-        joined = part.str.join("").item() if len(part) else ""
-        found.append(text_hashes((joined or "").encode(), part.str.len_bytes().to_numpy()))
-    return np.concatenate(found)
-
-
 def _integer_histogram(values: npt.NDArray[np.int64]) -> Histogram:
     if values.size and int(values.max()) < DENSE_RANGE:
         table = np.bincount(values)
@@ -331,29 +307,17 @@ def _chain(rows: Hashes, hashes: Hashes, there: npt.NDArray[np.bool_] | None) ->
     chain(rows, hashes)
 
 
-def _chain_taken(
-    rows: Hashes, table: Hashes, index: npt.NDArray[np.integer], there: npt.NDArray[np.bool_] | None
-) -> None:
-    """Chain table[index], block by block: without nulls there is no need to write all of it out."""
-    if there is not None:
-        _chain(rows, table.take(index), there)
-        return
-    for start in range(0, index.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        chain(rows[block], table.take(index[block]))
-
-
 def _floats_at(
-    values: npt.NDArray[np.generic],
-    there: npt.NDArray[np.bool_] | None,
-    table: npt.NDArray[np.generic] | None = None,
+    values: npt.NDArray[np.generic], there: npt.NDArray[np.bool_] | None
 ) -> Callable[[npt.NDArray[np.intp]], Floats]:
-    """Return a function that gives, for places of rows, their values (those of `table` at them, where there is one)."""
+    """Return a function that gives, for places of rows, their values."""
+    return _at_rows(lambda at: values.take(at).astype(np.float64, copy=False), there)
 
-    def shown(at: npt.NDArray[np.intp]) -> Floats:
-        found = values[at] if table is None else table[values[at]]
-        return np.asarray(found, dtype=np.float64)
 
+def _at_rows(
+    shown: Callable[[npt.NDArray[np.intp]], Floats], there: npt.NDArray[np.bool_] | None
+) -> Callable[[npt.NDArray[np.intp]], Floats]:
+    """Return `shown`, which takes places among the values that are there, for places of rows; NaN where missing."""
     if there is None:
         return shown
     place = np.cumsum(there) - 1

@@ -22,7 +22,7 @@ __all__ = ["FEW_ROWS", "MOST_CORRELATED", "ONE_IN", "TableSketch", "merged", "sk
 MOST_CORRELATED = 64  # numeric columns, the first in the table's order
 FEW_ROWS = 1 << 15  # up to here all rows are multiplied, beyond it one in `ONE_IN`, chosen by its hash
 ONE_IN = 32
-_SHIFT = np.uint64(64 - 5)
+_CHOSEN = np.uint64((1 << 64) // ONE_IN)
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ def sketch_of(frame: pl.DataFrame) -> TableSketch:
     sampled = tuple(name for name, column in found.items() if column.values is not None)
     sample = all_products = some_products = None
     if any(c.kind != "other" for c in columns.values()):
-        hashes = mixed(hashes)
-        at, kept, counts, is_exact = lowest(hashes)
+        hashes = mixed(hashes, hashes)
+        chosen = np.flatnonzero(hashes < _CHOSEN)
+        at, kept, counts, is_exact = lowest(hashes, chosen, int(_CHOSEN))
         values = np.stack([_values(found[name], at) for name in sampled]) if sampled else np.empty((0, at.size))
         with np.errstate(over="ignore"):  # beyond float32 is infinite: its rank is what counts
             values = values.astype(np.float32).astype(np.float64)
         sample = RowSample(frame.height, is_exact, kept, counts, values)
         if len(correlated) > 1:
-            chosen = np.flatnonzero((hashes >> _SHIFT) == 0)
             some_products = comoments_of([_values(found[name], chosen) for name in correlated])
             if frame.height <= FEW_ROWS:
                 every = np.arange(frame.height)

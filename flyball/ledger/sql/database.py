@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,15 +17,29 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError, SQLA
 from flyball.clock import SYSTEM, Clock, format_instant
 from flyball.errors import Corrupt, InvalidInput, MissingExtra, Unavailable
 from flyball.ledger import Fence
+from flyball.ledger.sql.artifacts import SqlArtifacts
+from flyball.ledger.sql.deliveries import SqlDeliveries
+from flyball.ledger.sql.evaluation_sets import SqlEvaluationSets
+from flyball.ledger.sql.experiments import SqlExperiments
 from flyball.ledger.sql.journal import SqlJournal
 from flyball.ledger.sql.lineage import SqlLineage
+from flyball.ledger.sql.logged_models import SqlLoggedModels
 from flyball.ledger.sql.migrate import bring_up_to_date
+from flyball.ledger.sql.notes import SqlNotes
+from flyball.ledger.sql.papers import SqlPapers
+from flyball.ledger.sql.points import SqlPoints
+from flyball.ledger.sql.promotions import SqlPromotions
 from flyball.ledger.sql.reindexing import reindex
+from flyball.ledger.sql.removal import SqlRemoval
 from flyball.ledger.sql.resources import SqlResources
+from flyball.ledger.sql.run_columns import SqlRunColumns
 from flyball.ledger.sql.runs import SqlRuns
+from flyball.ledger.sql.scorers import SqlScorers
 from flyball.ledger.sql.search import SqlSearch, forget_replaced
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import artifacts, events, leases, runs, search_entries, versions
+from flyball.ledger.sql.traces import SqlTraces
+from flyball.ledger.sql.tracking_tables import point_chunks, point_journal
 from flyball.ledger.sql.versions import SqlVersions
 
 __all__ = ["LedgerSettings", "SqlLedger", "SqlTransaction", "open_ledger"]
@@ -71,8 +85,36 @@ class SqlTransaction:
         self.lineage = SqlLineage(session)
         self.search = SqlSearch(session)
         self.resources = SqlResources(session, self.journal, self.search)
-        self.runs = SqlRuns(session, self.journal, self.search)
+        self.experiments = SqlExperiments(session, self.journal)
+        self.points = SqlPoints(session)
+        self.run_columns = SqlRunColumns(session)
+        self.runs = SqlRuns(session, self.journal, self.search, self.experiments)
+        self.artifacts = SqlArtifacts(session)
+        self.logged_models = SqlLoggedModels(session, self.journal, self.experiments)
+        self.traces = SqlTraces(session, self.journal, self.experiments)
+        self.evaluation_sets = SqlEvaluationSets(session, self.experiments)
+        self.scorers = SqlScorers(session, self.experiments)
+        self.removal = SqlRemoval(session, self.journal, self.search)
         self.versions = SqlVersions(session, self.journal, self.lineage, self.search)
+        self.notes = SqlNotes(session, self.journal, self.search, self.resources, self.versions)
+        self.promotions = SqlPromotions(session, self.journal)
+        self.papers = SqlPapers(session, self.journal, self.versions)
+        self.deliveries = SqlDeliveries(session)
+
+    def part(self, actor: str, cause: int | None = None, *, is_checked: bool = False) -> AbstractContextManager[None]:
+        return self.session.acting(actor, cause) if is_checked else self._undoable(actor, cause)
+
+    @contextmanager
+    def _undoable(self, actor: str, cause: int | None) -> Iterator[None]:
+        with self.session.acting(actor, cause):
+            self.search.flush()
+            try:
+                with self.session.undoable():
+                    yield
+                    self.search.flush()
+            except BaseException:
+                self.search.forget()
+                raise
 
 
 class SqlLedger:
@@ -81,6 +123,7 @@ class SqlLedger:
     def __init__(self, engine: Engine, clock: Clock = SYSTEM) -> None:
         self.engine = engine
         self.clock = clock
+        self._driver: Any = engine.dialect.dbapi  # whose errors plain SQL raises
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
@@ -94,6 +137,7 @@ class SqlLedger:
             if fence is not None:
                 self._check(connection, fence)
             yield transaction
+            transaction.search.flush()
             connection.commit()
 
     def acquire(
@@ -134,7 +178,10 @@ class SqlLedger:
                 return
             raw.driver_connection.autocommit = True
             try:
-                for table in (*(t.name for t in (versions, runs, artifacts, events, search_entries)), "search_text"):
+                for table in (
+                    *(t.name for t in (versions, runs, artifacts, events, search_entries, point_journal, point_chunks)),
+                    *("search_text", "deliveries"),
+                ):
                     raw.cursor().execute(f"VACUUM (FULL) {table}")
             finally:
                 raw.driver_connection.autocommit = False
@@ -161,6 +208,12 @@ class SqlLedger:
         except DBAPIError as error:
             if isinstance(error.orig, sqlite3.DatabaseError) and "malformed" in str(error.orig):
                 raise Corrupt(f"the ledger is damaged: {_first_line(error)}; restore it from a backup") from error
+            raise
+        except self._driver.OperationalError as error:
+            raise Unavailable(f"the ledger did not answer: {_first(error)}; nothing was changed") from error
+        except self._driver.DatabaseError as error:
+            if isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+                raise Corrupt(f"the ledger is damaged: {_first(error)}; restore it from a backup") from error
             raise
 
 
@@ -210,4 +263,8 @@ def _dumps(value: Any) -> str:
 
 
 def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+    return _first(error.orig) if error.orig else type(error).__name__
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyball.clock import format_instant
+from flyball.ledger.notes import NO_NOTE, Note
+from flyball.ledger.refs import shown_name
 from flyball.ledger.resources import Resource
 from flyball.ledger.runs import Run
 from flyball.ledger.search import Form
@@ -58,22 +60,22 @@ class Entry:
         ]
 
 
-def of_resource(resource: Resource, newest: Mapping[str, Any] | None = None) -> Entry:
+def of_resource(resource: Resource, newest: Mapping[str, Any] | None = None, note: Note = NO_NOTE) -> Entry:
     """Return the entry of a resource; `newest` is the metadata of its newest version, whose columns it has."""
     spec = resource.spec
     columns: list[str] = []
     notes: list[str] = []
     _walk(spec, columns, notes)
     columns += columns_of(newest or {})
-    labels = [f"{key}={value}" for key, value in resource.labels.items()]
+    labels = [f"{key}={value}" for key, value in resource.labels.items()] + _told(note)
     owner = spec.get("owner")
     return Entry(
         str(resource.ref),
         resource.kind,
         "resource",
-        resource.name,
+        shown_name(resource.name),
         format_instant(resource.updated_at) if resource.updated_at else "",
-        _text(next((spec[key] for key in _DESCRIPTIONS if isinstance(spec.get(key), str)), "")),
+        _text(note.description or next((spec[key] for key in _DESCRIPTIONS if isinstance(spec.get(key), str)), "")),
         _text("\n".join(dict.fromkeys(notes))),
         tuple(dict.fromkeys(columns))[:_MOST_COLUMNS],
         tuple(dict.fromkeys([*_texts(spec.get("tags")), *map(_text, labels)])),
@@ -82,21 +84,21 @@ def of_resource(resource: Resource, newest: Mapping[str, Any] | None = None) -> 
     )
 
 
-def of_version(version: Version) -> Entry:
+def of_version(version: Version, note: Note = NO_NOTE) -> Entry:
     """Return the entry of a version; its owner is who made it."""
     metadata = version.metadata
     told = [str(metadata[key]) for key in _OF_VERSION if isinstance(metadata.get(key), str)]
-    note = metadata.get("note") or metadata.get("description")
+    described = note.description or metadata.get("note") or metadata.get("description")
     return Entry(
         str(version.ref),
         version.kind,
         "version",
-        f"{version.name}@{version.number}",
+        f"{shown_name(version.name)}@{version.number}",
         format_instant(version.created_at),
-        _text(note if isinstance(note, str) else ""),
+        _text(described if isinstance(described, str) else ""),
         _text("\n".join(told)),
         columns_of(metadata),
-        tuple(_texts(metadata.get("tags"))),
+        tuple(dict.fromkeys([*_texts(metadata.get("tags")), *map(_text, _told(note))])),
         version.actor,
     )
 
@@ -192,6 +194,12 @@ def _walk(value: Any, columns: list[str], notes: list[str], key: str = "", depth
             if key in ("properties", "features", "columns") and isinstance(inner, Mapping) and "name" in inner:
                 columns.append(_text(str(inner["name"])))
             _walk(inner, columns, notes, key, depth + 1)
+
+
+def _told(note: Note) -> list[str]:
+    """Return the tags of a note; what is longer than a person's tag is a program's, or a text."""
+    tags = [f"{key}={value}" for key, value in note.tags.items()]
+    return [tag for tag in tags if len(tag) <= _LONGEST_VALUE]
 
 
 def _texts(values: Any) -> Iterable[str]:

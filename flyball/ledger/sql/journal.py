@@ -6,20 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import Row, delete, or_, select, update
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import Corrupt, NotFound
 from flyball.ledger.journal import GENESIS, REDACTED, Event, event_hash
+from flyball.ledger.sql.deliveries_tables import deliveries
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import events, journal_head
 
 __all__ = ["SqlJournal"]
 
 _PAGE = 5000
-_HEAD = select(journal_head).with_for_update()  # made once: every change of the ledger asks these three
-_INSERT = events.insert()
-_MOVE = update(journal_head)
+# Every change of the ledger asks these three, so they go to the driver as they are.
+_HEAD = {
+    "sqlite": "SELECT seq, hash FROM journal_head",
+    "postgresql": "SELECT seq, hash FROM journal_head FOR UPDATE",
+}
+_INSERT = "INSERT INTO events (seq, at, actor, action, ref, detail, cause, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_MOVE = "UPDATE journal_head SET seq = ?, hash = ?"
 
 
 class SqlJournal:
@@ -29,26 +34,17 @@ class SqlJournal:
         self._session = session
 
     def note(self, action: str, ref: str, detail: Mapping[str, Any] | None = None, cause: int | None = None) -> Event:
-        session, connection = self._session, self._session.connection
+        session = self._session
         actor, at = session.actor, session.clock.now()
         # What is hashed is what will be read back, so the detail goes through JSON first.
         kept = orjson.loads(orjson.dumps(dict(detail or {}), option=orjson.OPT_NON_STR_KEYS))
         cause = cause if cause is not None else session.cause
-        head = connection.execute(_HEAD).one()
-        seq = head.seq + 1
-        digest = event_hash(head.hash, seq, at, actor, action, ref, kept, cause)
-        row = {
-            "seq": seq,
-            "at": format_instant(at),
-            "actor": actor,
-            "action": action,
-            "ref": ref,
-            "detail": kept,
-            "cause": cause,
-            "hash": digest,
-        }
-        connection.execute(_INSERT, row)
-        connection.execute(_MOVE, {"seq": seq, "hash": digest})
+        last, previous = session.raw(_HEAD[session.connection.dialect.name]).fetchone()
+        seq = last + 1
+        digest = event_hash(previous, seq, at, actor, action, ref, kept, cause)
+        told = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
+        session.raw(_INSERT, (seq, format_instant(at), actor, action, ref, told, cause, digest))
+        session.raw(_MOVE, (seq, digest))
         return Event(seq, at, actor, action, ref, kept, cause, digest)
 
     def get(self, seq: int) -> Event:
@@ -104,6 +100,8 @@ class SqlJournal:
         change = update(events).where(events.c.seq == seq).values(detail=kept)
         noted = self.note(REDACTED, f"event/{seq}", {"event": seq, "hash": there.hash}, cause)
         self._session.connection.execute(change)
+        # What was to be told of it, or was, repeats its detail.
+        self._session.connection.execute(delete(deliveries).where(deliveries.c.event == seq))
         return noted
 
     def verify(self) -> int:

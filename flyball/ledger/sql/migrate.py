@@ -11,9 +11,19 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from flyball.errors import Incompatible, Unavailable
 
-__all__ = ["HEAD", "REVISIONS", "bring_up_to_date"]
+__all__ = ["HEAD", "REVISIONS", "bring_up_to_date", "upgrade"]
 
-REVISIONS = ("0001", "0002", "0003")  # every revision there ever was, oldest first
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+)  # every revision there ever was, oldest first
 HEAD = REVISIONS[-1]
 
 _LOCK_KEY = 7_070_071  # PostgreSQL advisory lock: any constant of ours
@@ -31,7 +41,7 @@ def bring_up_to_date(engine: Engine, lock_file: Path | None = None) -> None:
     with _exclusively(engine, lock_file), engine.connect() as connection:
         found = _current(connection)
         if found != HEAD:
-            _upgrade(connection)
+            upgrade(connection)
 
 
 def _current(connection: Connection) -> str | None:
@@ -46,14 +56,15 @@ def _current(connection: Connection) -> str | None:
     return found
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations up to a revision, without asking whether others do so at the same time."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 @contextmanager

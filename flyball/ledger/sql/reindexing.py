@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, text, update
 
+from flyball.ledger.notes import NO_NOTE, Note
 from flyball.ledger.sql import entries as of
 from flyball.ledger.sql.entries import FORMAT, Entry
+from flyball.ledger.sql.registry_tables import note_tags, notes
 from flyball.ledger.sql.resources import as_resource
 from flyball.ledger.sql.runs import as_run
 from flyball.ledger.sql.search import insert_entries
@@ -41,15 +43,30 @@ def _everything(connection: Connection) -> Iterator[Entry]:
     paged = {"yield_per": _BATCH}
     for row in connection.execute(select(runs).order_by(runs.c.started_at, runs.c.id), execution_options=paged):
         yield of.of_run(as_run(row))
+    said = _said(connection)
     newest: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in connection.execute(
-        select(versions).order_by(versions.c.created_at, versions.c.number), execution_options=paged
+        select(versions).where(versions.c.deleted_at.is_(None)).order_by(versions.c.created_at, versions.c.number),
+        execution_options=paged,
     ):
         version = as_version(row)
         newest[version.kind, version.name] = {k: version.metadata.get(k) for k in ("schema", "signature")}
-        yield of.of_version(version)
+        yield of.of_version(version, said.get((version.kind, version.name, version.number), NO_NOTE))
     for row in connection.execute(
         select(resources).order_by(resources.c.updated_at, resources.c.name), execution_options=paged
     ):
         resource = as_resource(row)
-        yield of.of_resource(resource, newest.get((resource.kind, resource.name)))
+        note = said.get((resource.kind, resource.name, 0), NO_NOTE)
+        yield of.of_resource(resource, newest.get((resource.kind, resource.name)), note)
+
+
+def _said(connection: Connection) -> dict[tuple[str, str, int], Note]:
+    """Return all notes by kind, name and number, as far as a search looks at them."""
+    tags: dict[tuple[str, str, int], dict[str, str]] = {}
+    for row in connection.execute(select(note_tags)):
+        tags.setdefault((row.kind, row.name, row.number), {})[row.key] = row.value[:_BATCH]
+    found = {}
+    for row in connection.execute(select(notes)):
+        at = (row.kind, row.name, row.number)
+        found[at] = Note(row.description, tags.get(at, {}))
+    return found

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Row, bindparam, delete, select, update
+from sqlalchemy import Row, Text, bindparam, cast, delete, func, select, update
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, NotFound, did_you_mean, listed
@@ -26,6 +26,8 @@ __all__ = ["SqlResources", "as_resource"]
 
 _ONE = select(resources).where(resources.c.kind == bindparam("kind"), resources.c.name == bindparam("name"))
 _OF_KIND = select(resources).where(resources.c.kind == bindparam("kind")).order_by(resources.c.name)
+_PAGE = _OF_KIND.limit(bindparam("limit")).offset(bindparam("offset"))
+_COUNT = select(func.count()).select_from(resources).where(resources.c.kind == bindparam("kind"))
 _ALL = select(resources).order_by(resources.c.kind, resources.c.name)
 
 
@@ -53,6 +55,16 @@ class SqlResources:
         found = [as_resource(row) for row in (execute(_ALL) if kind is None else execute(_OF_KIND, {"kind": kind}))]
         return [r for r in found if all(r.labels.get(k) == v for k, v in (labels or {}).items())]
 
+    def page(self, kind: str, offset: int, limit: int) -> tuple[list[Resource], int]:
+        execute = self._session.connection.execute
+        found = [as_resource(row) for row in execute(_PAGE, {"kind": kind, "offset": offset, "limit": limit})]
+        return found, int(execute(_COUNT, {"kind": kind}).scalar_one())
+
+    def spec_values(self, kind: str, *fields: str) -> list[tuple[Any, ...]]:
+        texts = [cast(resources.c.spec[field], Text).label(field) for field in fields]
+        rows = self._session.connection.execute(select(*texts).where(resources.c.kind == kind).distinct())
+        return [tuple(None if text is None else orjson.loads(text) for text in row) for row in rows]
+
     def apply(
         self,
         kind: str,
@@ -63,7 +75,7 @@ class SqlResources:
         owner: str | None = None,
         revision: int | None = None,
     ) -> Applied:
-        check_name(name)
+        check_name(name, kind)
         typed = kinds.validate(kind, name, spec)
         kept = orjson.loads(orjson.dumps(typed.model_dump(mode="json", exclude_defaults=True)))
         before = self.find(kind, name)

@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, text
+import orjson
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, text
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import InvalidInput
+from flyball.ledger.notes import NO_NOTE, Note
 from flyball.ledger.refs import Ref
 from flyball.ledger.refs import ref as parse_ref
 from flyball.ledger.resources import Resource
@@ -28,7 +30,7 @@ from flyball.ledger.search import FORMS, Filter, Found, Hit, Query, Term, match,
 from flyball.ledger.sql import entries as of
 from flyball.ledger.sql.entries import Entry
 from flyball.ledger.sql.resources import as_resource
-from flyball.ledger.sql.session import Session
+from flyball.ledger.sql.session import Session, raw
 from flyball.ledger.sql.tables import resources, search_entries, versions
 from flyball.ledger.versions import Version
 from flyball.ledger.words import LONGEST, cut
@@ -48,9 +50,22 @@ _INSERT = {
     "sqlite": text("INSERT INTO search_text (rowid, words) VALUES (:id, :words)"),
     "postgresql": text("INSERT INTO search_text (rowid, words) VALUES (:id, CAST(:words AS tsvector))"),
 }
-_DROP = text("DELETE FROM search_text WHERE rowid = :id")
+_INSERT_WORDS = {
+    "sqlite": "INSERT INTO search_text (rowid, words) VALUES (?, ?)",
+    "postgresql": "INSERT INTO search_text (rowid, words) VALUES (?, CAST(? AS tsvector))",
+}
+_FIELDS = ", ".join(f'"{name}"' for name in Entry.__dataclass_fields__)
+_INSERT_ONE = (
+    f"INSERT INTO search_entries ({_FIELDS}) VALUES ({', '.join('?' for _ in Entry.__dataclass_fields__)}) RETURNING id"
+)
+_NAMES = tuple(Entry.__dataclass_fields__)
+_FEW = 16  # entries; as many statements are quicker than to have SQLAlchemy make one
+_DROP_ENTRY = "DELETE FROM search_entries WHERE ref = ? RETURNING id"
+_DROP = "DELETE FROM search_text WHERE rowid = ?"
 # Asked at every change, and made once: making a statement takes longer than the database takes to answer it.
-_ENTRY = select(search_entries).where(search_entries.c.ref == bindparam("ref"))
+_ENTRY = f"SELECT {_FIELDS} FROM search_entries WHERE ref = ?"
+_SAID = "SELECT description FROM notes WHERE kind = ? AND name = ? AND number = ?"
+_TAGS = "SELECT key, value FROM note_tags WHERE kind = ? AND name = ? AND number = ? ORDER BY key"
 _INSERT_ENTRY = insert(search_entries).returning(search_entries.c.id, sort_by_parameter_order=True)
 _RESOURCE = select(resources).where(resources.c.kind == bindparam("kind"), resources.c.name == bindparam("name"))
 # As a value, not by EXISTS, which PostgreSQL joins with all entries before it takes the first fifty.
@@ -63,10 +78,12 @@ class SqlSearch:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._dialect = session.connection.dialect.name
+        self._pending: dict[str, tuple[Run, bool]] = {}
 
     # -- finding
 
     def find(self, query: str | Query, *, limit: int = 50, after: str | None = None) -> Found:
+        self.flush()
         if not 1 <= limit <= 1000:
             raise InvalidInput(f"limit is {limit}; expected 1 to 1000 hits on a page")
         asked = self._read(query)
@@ -90,6 +107,7 @@ class SqlSearch:
         return Found(tuple(hits), None, asked.notes)
 
     def counts(self, query: str | Query) -> Mapping[str, int]:
+        self.flush()
         asked = self._read(query)
         if asked.is_hopeless:
             return {}
@@ -142,36 +160,55 @@ class SqlSearch:
             .order_by(versions.c.number.desc())
             .limit(1)
         )
-        self._replace(of.of_resource(resource, self._session.connection.execute(newest).scalar_one_or_none()))
+        metadata = self._session.connection.execute(newest).scalar_one_or_none()
+        self._replace(of.of_resource(resource, metadata, self._note(resource.kind, resource.name)))
 
     def keep_version(self, version: Version, *, is_new: bool) -> None:
         """Index a version, and its columns with the resource that it is a version of."""
         if not is_new:
-            self._replace(of.of_version(version))
+            self._replace(of.of_version(version, self._note(version.kind, version.name, version.number)))
             return
         insert_entries(self._session.connection, [of.of_version(version)])
         of_it = {"kind": version.kind, "name": version.name}
         row = self._session.connection.execute(_RESOURCE, of_it).one_or_none()
         if row is not None:
-            self._replace(of.of_resource(as_resource(row), version.metadata))
+            self._replace(of.of_resource(as_resource(row), version.metadata, self._note(version.kind, version.name)))
 
     def keep_run(self, run: Run, *, is_new: bool) -> None:
-        """Index a run, or index it anew."""
-        if is_new:
-            insert_entries(self._session.connection, [of.of_run(run)])
-        else:
-            self._replace(of.of_run(run))
+        """Index a run, or index it anew: once a transaction, however often it changes there."""
+        before = self._pending.get(run.id)
+        self._pending[run.id] = run, is_new or (before is not None and before[1])
+
+    def flush(self) -> None:
+        """Write the entries of the runs that changed."""
+        pending, self._pending = self._pending, {}
+        insert_entries(self._session.connection, [of.of_run(run) for run, is_new in pending.values() if is_new])
+        for run, is_new in pending.values():
+            if not is_new:
+                self._replace(of.of_run(run))
+
+    def forget(self) -> None:
+        """Forget the changes that were not written yet, because they were undone."""
+        self._pending.clear()
 
     def drop(self, target: Ref) -> None:
         """Take what was deleted out of the index."""
-        gone = delete(search_entries).where(search_entries.c.ref == str(target)).returning(search_entries.c.id)
-        for number in self._session.connection.execute(gone).scalars().all():
-            self._session.connection.execute(_DROP, {"id": number})
+        if target.kind == "run":
+            self._pending.pop(target.name, None)
+        for (number,) in self._session.raw(_DROP_ENTRY, (str(target),)).fetchall():
+            self._session.raw(_DROP, (number,))
+
+    def _note(self, kind: str, name: str, number: int = 0) -> Note:
+        """Return what is said of a thing, as far as a search looks at it."""
+        this = (kind, name, number)
+        row = self._session.raw(_SAID, this).fetchone()
+        return Note(row[0], dict(self._session.raw(_TAGS, this).fetchall())) if row is not None else NO_NOTE
 
     def _replace(self, entry: Entry) -> None:
-        row = self._session.connection.execute(_ENTRY, {"ref": entry.ref}).one_or_none()
+        row = self._session.raw(_ENTRY, (entry.ref,)).fetchone()
         if row is not None:
-            before = _entry(row)
+            there: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
+            before = Entry(**{**there, "columns": _tuple(there["columns"]), "tags": _tuple(there["tags"])})
             if replace(entry, at=before.at) == before:
                 return
             self.drop(parse_ref(entry.ref))
@@ -180,11 +217,15 @@ class SqlSearch:
 
 def insert_entries(connection: Connection, given: Sequence[Entry]) -> None:
     """Add entries and their words; the caller has made sure that none of them is there."""
-    if not given:
+    dialect = connection.dialect.name
+    if len(given) <= _FEW:
+        for entry in given:
+            values = [_dumped(value) if type(value) is tuple else value for value in entry.__dict__.values()]
+            (number,) = raw(connection, _INSERT_ONE, values).fetchone()
+            raw(connection, _INSERT_WORDS[dialect], (number, _text(of.tokens(entry), dialect)))
         return
     rows = [{**entry.__dict__, "columns": list(entry.columns), "tags": list(entry.tags)} for entry in given]
     numbers = connection.execute(_INSERT_ENTRY, rows).scalars().all()
-    dialect = connection.dialect.name
     kept = [{"id": n, "words": _text(of.tokens(e), dialect)} for n, e in zip(numbers, given, strict=True)]
     connection.execute(_INSERT[dialect], kept)
 
@@ -302,6 +343,14 @@ def _text(tokens: Sequence[str | None], dialect: str) -> str:
         if token is not None and len(places[token]) < 255:  # more places of one word PostgreSQL does not keep
             places[token].append(place)
     return " ".join(f"'{token}':{','.join(map(str, found))}" for token, found in places.items())
+
+
+def _dumped(values: tuple[str, ...]) -> str:
+    return orjson.dumps(values).decode()
+
+
+def _tuple(kept: Any) -> tuple[str, ...]:
+    return tuple(orjson.loads(kept) if isinstance(kept, str) else kept)
 
 
 def _cursor(after: str | None) -> tuple[int, int]:

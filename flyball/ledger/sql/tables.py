@@ -1,21 +1,28 @@
 """The tables. A change here needs a migration beside it (`migrations/versions`); a test holds the two together.
 
 Instants are RFC 3339 text in UTC, which sorts as time and reads the same from both databases.
+
+Later nouns have a module of their own, `<noun>_tables.py`, which puts its tables on the `metadata` of this one; the
+last lines here import every such module, so that whoever knows `metadata` knows all tables.
 """
 
 from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
-    Float,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
@@ -26,7 +33,6 @@ __all__ = [
     "journal_head",
     "leases",
     "metadata",
-    "metric_points",
     "references",
     "resources",
     "runs",
@@ -36,6 +42,13 @@ __all__ = [
 ]
 
 metadata = MetaData()
+
+
+def _some(name: str, *columns: str) -> Index:
+    """Return an index of the rows that have the first column; most runs have none, and are written more quickly."""
+    there = text(f'"{columns[0]}" IS NOT NULL')
+    return Index(name, *columns, sqlite_where=there, postgresql_where=there)
+
 
 resources = Table(
     "resources",
@@ -77,36 +90,34 @@ runs = Table(
     Column("parent", Text),
     Column("event", BigInteger),
     Column("params", JSON, nullable=False),
-    Column("metrics", JSON, nullable=False),
+    Column("latest", JSON, nullable=False),  # of each metric [value, step, at_ms] of its newest point; null for NaN
     Column("tags", JSON, nullable=False),
     Column("source", JSON, nullable=False),
     Column("environment", JSON, nullable=False),
     Column("result", JSON, nullable=False),
     Column("error", Text),
     Column("cache_key", Text),  # of a step: what it computes; a finished run with the same key is not repeated
+    Column("experiment", BigInteger),
+    Column("user", Text, nullable=False),
+    Column("deleted_at", Text),
+    Column("inputs", JSON, nullable=False),
+    Column("outputs", JSON, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("folded", BigInteger, nullable=False),  # the number up to which `latest` holds what was logged
     Index("runs_by_start", "started_at", "id"),
-    Index("runs_by_owner", "of", "started_at"),
-    Index("runs_by_parent", "parent"),
+    _some("runs_by_owner", "of", "started_at"),
+    _some("runs_by_parent", "parent"),
     Index("runs_by_status", "status", "kind"),
-    Index("runs_by_cache_key", "cache_key", "status"),
-)
-
-metric_points = Table(
-    "metric_points",
-    metadata,
-    Column("run", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("step", BigInteger, nullable=False),
-    Column("at", Text, nullable=False),
-    Column("value", Float),  # NULL stands for NaN, which SQLite cannot hold
-    Index("metric_points_by_key", "run", "key", "step", "at"),
+    _some("runs_by_cache_key", "cache_key", "status"),
+    Index("runs_by_experiment", "experiment", "started_at"),
+    Index("runs_by_revision", "revision", "id"),
 )
 
 artifacts = Table(
     "artifacts",
     metadata,
-    Column("run", Text, primary_key=True),
-    Column("path", Text, primary_key=True),
+    Column("run", Text, primary_key=True),  # the owner: a run, a logged model (m-…), or nobody (empty)
+    Column("path", Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True),
     Column("digest", Text, nullable=False, index=True),
     Column("size_bytes", BigInteger, nullable=False),
 )
@@ -123,6 +134,7 @@ versions = Table(
     Column("run", Text),
     Column("event", BigInteger),
     Column("metadata", JSON, nullable=False),
+    Column("deleted_at", Text),  # it is found no more, and its number is never given again
 )
 
 alias_changes = Table(  # append-only: the newest row of an alias is where it points
@@ -167,6 +179,7 @@ journal_head = Table(  # one row: PostgreSQL locks it, so numbers have no gaps a
     Column("only", Integer, primary_key=True),
     Column("seq", BigInteger, nullable=False),
     Column("hash", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),  # of changes of runs and of points, see `Session.take`
 )
 
 leases = Table(
@@ -206,3 +219,7 @@ search_format = Table(  # one row: what the words in the index were cut by; 0: n
 
 # The words themselves stand in `search_text` (rowid, words): a table of FTS5 in SQLite, of a tsvector in PostgreSQL.
 # The migration makes it; SQLAlchemy has no word for either.
+
+for _module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    if _module.name.endswith("_tables"):
+        importlib.import_module(f"{__package__}.{_module.name}")

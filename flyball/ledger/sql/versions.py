@@ -13,7 +13,7 @@ from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, InvalidInput, NotFound, did_you_mean, listed
 from flyball.ledger.journal import Journal
 from flyball.ledger.lineage import Lineage
-from flyball.ledger.refs import Ref, check_name
+from flyball.ledger.refs import Ref, check_alias, check_name
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import alias_changes, journal_head, versions
 from flyball.ledger.versions import AliasChange, Version
@@ -26,16 +26,18 @@ __all__ = ["SqlVersions", "as_version"]
 # Asked at every publication, and made once: making a statement takes longer than the database takes to answer it.
 _OF_NAME = (
     select(versions)
-    .where(versions.c.kind == bindparam("kind"), versions.c.name == bindparam("name"))
+    .where(versions.c.kind == bindparam("kind"), versions.c.name == bindparam("name"), versions.c.deleted_at.is_(None))
     .order_by(versions.c.number.desc())
     .limit(bindparam("limit"))
 )
 _OF_KIND = (
     select(versions)
-    .where(versions.c.kind == bindparam("kind"))
+    .where(versions.c.kind == bindparam("kind"), versions.c.deleted_at.is_(None))
     .order_by(versions.c.created_at.desc(), versions.c.name, versions.c.number.desc())
     .limit(bindparam("limit"))
 )
+_AT_ONCE = 400  # names of one statement
+_HIGHEST = "SELECT max(number) FROM versions WHERE kind = ? AND name = ?"
 _HOLD = update(journal_head).values(seq=journal_head.c.seq)
 _INSERT = versions.insert()
 
@@ -61,14 +63,15 @@ class SqlVersions:
         cause: int | None = None,
         after: Version | int | None = None,
     ) -> Version:
-        check_name(name)
+        check_name(name, kind)
         self.hold()
         newest = next(iter(self.all(kind, name, limit=1)), None)
         if after is not None:
             _check_newest(f"{kind}/{name}", newest, after)
         if newest is not None and newest.digest == digest:
             return newest
-        number = newest.number + 1 if newest else 1
+        (highest,) = self._session.raw(_HIGHEST, (kind, name)).fetchone()  # also of those that were forgotten
+        number = (highest or 0) + 1
         made = Ref(kind, name, str(number))
         kept = orjson.loads(
             orjson.dumps(dict(metadata or {}), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
@@ -103,7 +106,9 @@ class SqlVersions:
 
     def get(self, kind: str, name: str, version: str | int = "latest", at: datetime | None = None) -> Version:
         wanted = str(version)
-        query = select(versions).where(versions.c.kind == kind, versions.c.name == name)
+        query = select(versions).where(
+            versions.c.kind == kind, versions.c.name == name, versions.c.deleted_at.is_(None)
+        )
         if at is not None:
             if wanted.isdecimal():
                 raise InvalidInput(f"{kind}/{name}@{wanted} is asked for as of a time; give a number or a time")
@@ -111,7 +116,7 @@ class SqlVersions:
         if wanted == "latest":
             query = query.order_by(versions.c.number.desc()).limit(1)
         elif wanted.isdecimal():
-            query = query.where(versions.c.number == int(wanted))
+            query = query.where(versions.c.number == (int(wanted) if len(wanted) <= 9 else -1))
         else:
             aliases = self.aliases(kind, name, at)
             if wanted not in aliases:
@@ -136,7 +141,7 @@ class SqlVersions:
 
     def digests(self, kind: str | None = None) -> list[tuple[str, str, int, str]]:
         columns = versions.c.kind, versions.c.name, versions.c.number, versions.c.digest
-        query = select(*columns).order_by(*columns[:3])
+        query = select(*columns).where(versions.c.deleted_at.is_(None)).order_by(*columns[:3])
         if kind is not None:
             query = query.where(versions.c.kind == kind)
         return [(row.kind, row.name, row.number, row.digest) for row in self._session.connection.execute(query)]
@@ -169,9 +174,7 @@ class SqlVersions:
     def set_alias(
         self, kind: str, name: str, alias: str, number: int | None, *, cause: int | None = None
     ) -> int | None:
-        check_name(alias)
-        if alias == "latest" or alias.isdecimal():
-            raise InvalidInput(f'"{alias}" cannot be an alias: it already means a version')
+        check_alias(alias)
         if number is not None:
             self.get(kind, name, number)
         self.hold()
@@ -198,11 +201,18 @@ class SqlVersions:
         for change in self.alias_history(kind, name):
             if at is not None and change.at > at:
                 break
-            if change.number is None:
-                current.pop(change.alias, None)
-            else:
-                current[change.alias] = change.number
+            _follow(current, change.alias, change.number)
         return current
+
+    def aliases_of(self, kind: str, names: Iterable[str]) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        wanted = list(names)
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            query = select(alias_changes).where(alias_changes.c.kind == kind, alias_changes.c.name.in_(some))
+            for row in self._session.connection.execute(query.order_by(alias_changes.c.event)):
+                _follow(found.setdefault(row.name, {}), row.alias, row.number)
+        return found
 
     def alias_history(self, kind: str, name: str, alias: str | None = None) -> list[AliasChange]:
         query = select(alias_changes).where(alias_changes.c.kind == kind, alias_changes.c.name == name)
@@ -210,6 +220,13 @@ class SqlVersions:
             query = query.where(alias_changes.c.alias == alias)
         rows = self._session.connection.execute(query.order_by(alias_changes.c.event))
         return [AliasChange(r.alias, r.number, parse_instant(r.at), r.actor, r.event) for r in rows]
+
+
+def _follow(current: dict[str, int], alias: str, number: int | None) -> None:
+    if number is None:
+        current.pop(alias, None)
+    else:
+        current[alias] = number
 
 
 def _check_newest(what: str, newest: Version | None, after: Version | int) -> None:

@@ -41,8 +41,9 @@ _LABEL_IS_ARGMAX = frozenset(
 
 
 def recognises(model: object) -> bool:
-    """An object with `predict` whose class, or a base of it, is scikit-learn's."""
-    return hasattr(model, "predict") and any(c.__module__.partition(".")[0] == "sklearn" for c in type(model).__mro__)
+    """An object with `predict` whose class, or a base of it, is scikit-learn's and none of a library with a flavour."""
+    of = {c.__module__.partition(".")[0] for c in type(model).__mro__}
+    return hasattr(model, "predict") and "sklearn" in of and not of & {"xgboost", "lightgbm"}
 
 
 def answer(model: Any, example: Any) -> dict[str, Column]:

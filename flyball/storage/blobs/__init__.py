@@ -10,11 +10,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from flyball.errors import InvalidInput
 
-__all__ = ["Adopting", "BlobStore", "check_digest", "digest_of"]
+__all__ = ["Adopting", "Aged", "Ageing", "BlobStore", "check_digest", "digest_of"]
 
 
 class BlobStore(Protocol):
@@ -64,6 +64,34 @@ class Adopting(Protocol):
 
     def adopt(self, path: Path, digest: str) -> None:
         """Make a file of a workshop the blob `digest`, which the caller computed from it; durable on return."""
+        ...
+
+
+class Aged(NamedTuple):
+    """A blob and when it was last put, in seconds since 1970 by the clock of the disk it is on."""
+
+    digest: str
+    size_bytes: int
+    put_at: float
+
+
+@runtime_checkable
+class Ageing(Protocol):
+    """What a blob store does besides for whoever deletes what nothing refers to.
+
+    A row is written after its blob. So a blob that was put lately must stay: its row may still come.
+    """
+
+    def ages(self) -> Iterator[Aged]:
+        """Yield all blobs with their ages, in no order."""
+        ...
+
+    def delete_unless_put_since(self, digest: str, since: float) -> bool:
+        """Remove a blob that nobody has put after `since` (seconds since 1970); whether it was removed."""
+        ...
+
+    def delete_unfinished(self, since: float) -> int:
+        """Remove what writers who were killed left unfinished before `since`; return how many files."""
         ...
 
 

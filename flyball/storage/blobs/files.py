@@ -1,9 +1,14 @@
-"""Blobs as files: `<root>/ab/cdef…`, written beside and renamed into place, synced before the name exists."""
+"""Blobs as files: `<root>/ab/cdef…`, written beside and renamed into place, synced before the name exists.
+
+The time of a file is when it was last put, also by a writer who found it there already: whoever deletes what nothing
+refers to leaves what was put lately, because its row may still come. A lock makes the two exclude each other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -14,12 +19,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flyball.errors import Corrupt, NotFound, Unavailable
-from flyball.storage.blobs import check_digest, digest_of
+from flyball.storage.blobs import Aged, check_digest, digest_of
+from flyball.storage.disk import sync_folder
 
 __all__ = ["FileBlobs"]
 
 _CHUNK = 1 << 20
 _WORKSHOPS = "workshops"
+_LOCK = ".lock"
 _ABANDONED_S = 24 * 3600.0  # a workshop nobody wrote to for a day belongs to a process that was killed
 
 
@@ -33,7 +40,7 @@ class FileBlobs:
     def put(self, data: bytes | os.PathLike[str]) -> str:
         if isinstance(data, bytes):
             digest = digest_of(data)
-            if not self.has(digest):
+            if not self._touched(digest):
                 self._write(digest, iter((data,)))
             return digest
         return self._put_file(Path(data))
@@ -89,18 +96,63 @@ class FileBlobs:
 
     def adopt(self, path: Path, digest: str) -> None:
         target = self._path(digest)
-        if target.exists():
+        if self._touched(digest):
             path.unlink()
             return
         target.parent.mkdir(exist_ok=True)
+        os.utime(path)  # it may have taken hours to write; its age as a blob begins now
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
         path.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
+
+    def ages(self) -> Iterator[Aged]:
+        for digest in self.digests():
+            with contextlib.suppress(FileNotFoundError):
+                found = self._path(digest).stat()
+                yield Aged(digest, found.st_size, found.st_mtime)
+
+    def delete_unless_put_since(self, digest: str, since: float) -> bool:
+        path = self._path(digest)
+        with self._locked(fcntl.LOCK_EX):
+            try:
+                if path.stat().st_mtime > since:
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def delete_unfinished(self, since: float) -> int:
+        count = 0
+        for path in self.root.glob("??/.*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime <= since:
+                    path.unlink()
+                    count += 1
+        return count
 
     def _path(self, digest: str) -> Path:
         check_digest(digest)
         return self.root / digest[:2] / digest[2:]
+
+    def _touched(self, digest: str) -> bool:
+        """Whether the blob is there; if so it counts as put now."""
+        path = self._path(digest)
+        if not path.exists():
+            return False
+        with self._locked(fcntl.LOCK_SH):
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with (self.root / _LOCK).open("ab") as stream:
+            fcntl.flock(stream, how)  # given up as the file is closed
+            yield
 
     def _put_file(self, source: Path) -> str:
         sha = hashlib.sha256()
@@ -108,7 +160,7 @@ class FileBlobs:
             while chunk := stream.read(_CHUNK):
                 sha.update(chunk)
         digest = sha.hexdigest()
-        if not self.has(digest):
+        if not self._touched(digest):
             with source.open("rb") as stream:
                 self._write(digest, iter(lambda: stream.read(_CHUNK), b""))
         return digest
@@ -128,7 +180,7 @@ class FileBlobs:
             if sha.hexdigest() != digest:
                 raise Corrupt("the file changed while it was being stored; nothing was kept, try again")
             partial.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -137,12 +189,3 @@ class FileBlobs:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: on POSIX the folder itself must be synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

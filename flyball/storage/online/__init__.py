@@ -39,10 +39,10 @@ Encoded = tuple[Any, ...]
 
 
 class Together(NamedTuple):
-    """The rows of several keys as two documents, in the order of the keys.
+    """The rows of several keys, their values as one document, in the order of the keys.
 
     Attributes:
-        events: JSON array of each row's event in µs since 1970 UTC, null where there is none for the key.
+        events: each row's event in µs since 1970 UTC, None where there is none for the key.
         found: how many keys have a row; at least one.
         told: how many rows tell their arrival.
         latest: the latest of these arrivals in µs.
@@ -50,12 +50,12 @@ class Together(NamedTuple):
         values: JSON array of each row's values, themselves an array, null where there is none for the key.
     """
 
-    events: str
+    events: list[int | None]
     found: int
     told: int
     latest: int | None
     shape: int
-    values: str
+    values: bytes | str
 
 
 class OnlineStore(Protocol):

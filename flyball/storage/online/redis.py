@@ -8,7 +8,9 @@ names is their digest, so it means the same after the server was emptied.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from flyball.errors import Corrupt, InvalidInput, MissingExtra, Unavailable
+from flyball.errors import Corrupt, FlyballError, InvalidInput, MissingExtra, Unavailable
 from flyball.storage.online import Encoded, OnlineValue, Together, check_lengths, decoded, micros_of
 
 if TYPE_CHECKING:
     import redis
+    from redis.connection import AbstractConnection
 
 __all__ = ["RedisOnline"]
 
@@ -103,6 +106,9 @@ class RedisOnline:
         self._shapes_key = f"{prefix}:names"
         self._names: dict[int, tuple[str, ...]] = {}
         self._put = self._client.register_script(_PUT)
+        self._own = threading.local()  # of each thread: the connection by which it reads, and in which process
+        self._unanswered = redis.ConnectionError, redis.TimeoutError
+        self._client_error = (*self._unanswered, redis.ResponseError)
         self._failure: tuple[float, str] | None = None  # when asking has sense again, and what went wrong
 
     # writing
@@ -160,18 +166,10 @@ class RedisOnline:
         return [None if row is None else decoded(self, view, row) for row in self.read(view, keys)]
 
     def read(self, view: str, keys: Sequence[str]) -> list[Encoded | None]:
-        if not keys:
-            return []
-        name, unpack, size = self._name(view), _HEAD.unpack_from, _HEAD.size
-        fields = [_field(key) for key in keys]
-        with self._asking():
-            found: list[bytes | None] = []
-            for start in range(0, len(fields), _READ_AT_ONCE):
-                part = fields[start : start + _READ_AT_ONCE]
-                found += self._client.execute_command("HMGET", name, *part)  # type: ignore[no-untyped-call]
+        unpack, size = _HEAD.unpack_from, _HEAD.size
         rows: list[Encoded | None] = []
         try:
-            for value in found:
+            for value in self._values(view, keys):
                 if value is None:
                     rows.append(None)
                 else:
@@ -181,8 +179,27 @@ class RedisOnline:
             raise Corrupt(f"a value of {view} in Redis is too short to be one; materialise the view again") from error
         return rows
 
-    def together(self, view: str, keys: Sequence[str]) -> Together | None:  # noqa: ARG002 (an answer is a row a key)
-        return None
+    def together(self, view: str, keys: Sequence[str]) -> Together | None:
+        found, size = self._values(view, keys), _HEAD.size
+        there = [value for value in found if value is not None] if None in found else found
+        heads = b"".join([value[:size] for value in there])  # type: ignore[index]
+        if not there or len(heads) != size * len(there):  # a value that is too short, of which `read` tells
+            return None
+        numbers = struct.unpack(f"<{3 * len(there)}q", heads)
+        events: list[int | None] = list(numbers[::3])
+        arrivals, shapes = numbers[1::3], numbers[2::3]
+        if shapes.count(shapes[0]) < len(shapes):
+            return None
+        texts = [value[size:] for value in there]  # type: ignore[index]
+        if len(there) < len(found):
+            in_order, texts_in_order = iter(events), iter(texts)
+            events = [None if value is None else next(in_order) for value in found]
+            texts = [b"null" if value is None else next(texts_in_order) for value in found]
+        told = len(arrivals) - arrivals.count(_NO_ARRIVAL)
+        shape = shapes[0] & 0xFFFFFFFFFFFFFFFF
+        return Together(
+            events, len(there), told, max(arrivals) if told else None, shape, b"[" + b",".join(texts) + b"]"
+        )
 
     def heads(self, view: str, keys: Sequence[str]) -> list[Encoded | None]:
         return self.read(view, keys)
@@ -202,6 +219,47 @@ class RedisOnline:
             return int(self._client.hlen(self._name(view)))
 
     # the server
+
+    def _values(self, view: str, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what is kept for the keys, in their order."""
+        name = self._name(view)
+        if len(keys) <= _READ_AT_ONCE:
+            return self._answer("HMGET", name, *keys) if keys else []
+        found: list[bytes | None] = []
+        for start in range(0, len(keys), _READ_AT_ONCE):
+            found += self._answer("HMGET", name, *keys[start : start + _READ_AT_ONCE])
+        return found
+
+    def _answer(self, *command: str) -> Any:
+        """Return the answer to a command that only reads, by the thread's own connection.
+
+        The client's way through its pool, its measurements and its look whether the server has closed the connection
+        takes twice as long as the command; here a connection that has been closed shows when it is used.
+        """
+        self._refuse_while_resting()
+        try:
+            connection, is_used = self._connection()
+            packed = connection.pack_command(*command)  # type: ignore[no-untyped-call]
+            try:
+                return _asked(connection, packed)
+            except self._unanswered[0]:
+                if not is_used:
+                    raise
+                return _asked(connection, packed)  # closed while it was idle, or the server began anew: one more try
+        except UnicodeEncodeError:
+            raise _half_a_pair() from None
+        except self._client_error as error:
+            raise self._translation(error) from error
+
+    def _connection(self) -> tuple[AbstractConnection, bool]:
+        """Return this thread's connection, and whether it was used before."""
+        own, process = self._own, os.getpid()
+        if getattr(own, "process", None) == process:
+            return own.connection, True
+        pool = self._client.connection_pool
+        own.connection = pool.connection_class(**pool.connection_kwargs)
+        own.process = process
+        return own.connection, False
 
     def _write(self, view: str, pairs: list[Any]) -> int:
         """Write key, value, key, value, …: a script for each thousand, several on the way at once."""
@@ -232,31 +290,50 @@ class RedisOnline:
     @contextmanager
     def _asking(self) -> Iterator[None]:
         """Translate what the server or the way to it raises; after a failure refuse at once for a moment."""
-        import redis
+        self._refuse_while_resting()
+        try:
+            yield
+        except self._client_error as error:
+            raise self._translation(error) from error
 
+    def _refuse_while_resting(self) -> None:
         if self._failure is not None:
             until, message = self._failure
             if time.monotonic() < until:
                 raise Unavailable(message)
             self._failure = None
-        try:
-            yield
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+
+    def _translation(self, error: Exception) -> FlyballError:
+        import redis
+
+        if isinstance(error, self._unanswered):
             kind = "refused the password or user" if isinstance(error, redis.AuthenticationError) else "does not answer"
             message = (
                 f"the online store, Redis at {self._address}, {kind}; see that it runs and [online] in flyball.toml"
             )
             self._failure = time.monotonic() + _REST_S, message
-            raise Unavailable(message) from error
-        except redis.ResponseError as error:
-            code = str(error).partition(" ")[0]
-            if code == "WRONGTYPE":
-                raise Corrupt(f"a key of {self._prefix} in Redis is not a hash; another program wrote it") from error
-            raise Unavailable(f"Redis at {self._address} refused the request ({str(error)[:120]})") from error
+            return Unavailable(message)
+        if str(error).startswith("WRONGTYPE"):
+            return Corrupt(f"a key of {self._prefix} in Redis is not a hash; another program wrote it")
+        return Unavailable(f"Redis at {self._address} refused the request ({str(error)[:120]})")
+
+
+def _asked(connection: AbstractConnection, packed: Any) -> Any:
+    """Send a command and return its answer; after anything else than that nobody knows what comes next: hang up."""
+    try:
+        connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
+        return connection.read_response()
+    except BaseException:
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        raise
 
 
 def _field(key: str) -> bytes:
     try:
         return key.encode()
     except UnicodeEncodeError:
-        raise InvalidInput("a key of online values has half a surrogate pair in it; send valid Unicode") from None
+        raise _half_a_pair() from None
+
+
+def _half_a_pair() -> InvalidInput:
+    return InvalidInput("a key of online values has half a surrogate pair in it; send valid Unicode")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from flyball.ledger.refs import Ref
+from flyball.ledger.refs import Ref, ref
+from flyball.web.formats import ref_url
 from flyball.web.pages.looking import instant
 from flyball.web.pages.site import Page, Site
 
@@ -17,13 +18,13 @@ def mount(site: Site) -> None:
 
     def one(request: Request) -> Page:
         alert = platform.resource(Ref("alert", request.path_params["name"]))
-        monitor = Ref("monitor", str(alert.spec["monitor"]).removeprefix("monitor/"))
+        owner = ref(alert.owner) if alert.owner else alert.ref
         values = {
             "title": alert.name,
             "section": "monitors",
-            "crumbs": [("Monitors", "/monitors"), (monitor.name, f"/monitors/{monitor.name}"), (alert.name, None)],
+            "crumbs": [("Monitors", "/monitors"), (owner.name, ref_url(owner)), (alert.name, None)],
             "alert": alert,
-            "monitor": monitor,
+            "owner": owner,
             "since": instant(alert.status.get("since")),
             "until": instant(alert.status.get("at")),
             "events": site.told(platform.events(ref=str(alert.ref), limit=20)),

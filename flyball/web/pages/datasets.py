@@ -171,11 +171,11 @@ def _policies(platform: Platform, name: str, schema: Mapping[str, str]) -> dict[
     """Return what policies decide about a dataset: what a viewer is not shown, how long rows are kept, what for."""
     try:
         decision = platform.guard.decision(name, schema, _VIEWER)
-        retention = platform.guard.retention(name)
+        kept = {"retention": platform.guard.retention(name), "purposes": platform.guard.purposes(name)}
     except FlyballError as error:
-        return {"error": str(error), "masks": [], "retention": None, "refused": ""}
+        return {"error": str(error), "masks": [], "retention": None, "purposes": None, "refused": ""}
     masks = [(column, mask.how, mask.because) for column, mask in sorted(decision.masks.items())]
-    return {"error": "", "masks": masks, "retention": retention, "refused": decision.reason}
+    return {"error": "", "masks": masks, **kept, "refused": decision.reason}
 
 
 def _probe(platform: Platform, name: str) -> dict[str, Any]:

@@ -36,10 +36,8 @@ def mount(site: Site) -> None:
     def listing(request: Request) -> Page:
         page = integer(request, "page", 1) or 1
         given = parameters(request, "q", "state", "owner", "tag")
-        views = platform.resources("feature-view")
-        found = [view for view in views if _is_asked_for(view, given)]
-        owners = sorted({str(v.spec["owner"]) for v in views if v.spec.get("owner")})
-        tags = sorted({tag for v in views for tag in v.spec.get("tags", ())})
+        wanted = (lambda view: _is_asked_for(view, given)) if given else None
+        found = platform.view_page((max(page, 1) - 1) * SIZE, SIZE, wanted)
         values = {
             "title": "Features",
             "section": "features",
@@ -47,14 +45,14 @@ def mount(site: Site) -> None:
             "fields": [
                 {"name": "q", "label": "Name, feature, entity", "value": given.get("q")},
                 {"name": "state", "label": "State", "value": given.get("state"), "options": _STATES},
-                {"name": "owner", "label": "Owner", "value": given.get("owner"), "options": owners},
-                {"name": "tag", "label": "Tag", "value": given.get("tag"), "options": tags},
+                {"name": "owner", "label": "Owner", "value": given.get("owner"), "options": found.owners},
+                {"name": "tag", "label": "Tag", "value": given.get("tag"), "options": found.tags},
             ],
             "is_filtered": bool(given),
-            "rows": [_row(platform, view) for view in found[(page - 1) * SIZE : page * SIZE]],
+            "rows": [_row(platform, view) for view in found.views],
             "page": page,
             "size": SIZE,
-            "total": len(found),
+            "total": found.total,
             "services": [_service(platform, one) for one in platform.resources("feature-service")[:SIZE]],
         }
         return Page("features.html", values)

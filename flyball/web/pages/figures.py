@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flyball.ledger.journal import Event
 from flyball.ledger.lineage import Graph
+from flyball.ledger.points import Point
 from flyball.ledger.refs import ref
-from flyball.ledger.runs import MetricPoint
 from flyball.web.formats import ref_label, ref_url
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def thinned(xs: Sequence[float], ys: Sequence[float], most: int = POINTS) -> tup
     return [xs[at] for at in kept], [_finite(ys[at]) for at in kept]
 
 
-def curve(name: str, points: Sequence[MetricPoint], arm: int = 1) -> dict[str, Any]:
+def curve(name: str, points: Sequence[Point], arm: int = 1) -> dict[str, Any]:
     """Return one metric's history as a series over steps; of equal steps the last point counts, as in the run."""
     by_step = {point.step: point.value for point in points}
     if len(by_step) == 1 and len(points) > 1:  # nobody counted steps: the order of arrival does

@@ -132,6 +132,12 @@ def _card(platform: Platform, target: Ref) -> dict[str, Any]:
             "facts": _few(facts),
             "sentence": run.error,
         }
+    if target.kind == "experiment":
+        experiment = platform.experiment(target.name)
+        told = {key: value for key, value in experiment.tags.items() if not key.startswith("mlflow.")}
+        facts = {"name": experiment.name, **dict(list(told.items())[:3])}
+        state = "deleted" if experiment.is_deleted else None
+        return {"target": target, "state": state, "at": experiment.created_at, "facts": _few(facts), "sentence": None}
     if target.version is not None:
         version = platform.version(target)
         metadata = version.metadata

@@ -78,6 +78,7 @@ def mount(site: Site) -> None:
                 for n, c in monitor.status.get("conditions", {}).items()
             ],
             "blocked": monitor.status.get("blocked") or monitor.status.get("error"),
+            "unwatched": monitor.status.get("waiting"),
             "watched": version,
             "versions": versions,
             "window": window,

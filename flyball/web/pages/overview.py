@@ -18,6 +18,7 @@ __all__ = ["mount"]
 
 _FAILED_FOR = timedelta(hours=24)  # failed runs of so long ago are still something to look at
 _FAILED_RUNS = 5
+_ASKED = 20  # promotion requests that are told one by one
 _HELD = 10  # batches in quarantine that are told one by one
 _CHANGES = 25
 _EVENTS_LOOKED_AT = 400  # newest events among which the told ones are sought
@@ -58,7 +59,7 @@ def mount(site: Site) -> None:
             "crumbs": [("Overview", None)],
             "is_fresh": last_event == 0,
             "wrong": _wrong(site, resources, bool(plane and not plane.is_alive and by_kind.get("deployment"))),
-            "waiting": _waiting(site, by_kind),
+            "waiting": _waiting(site),
             "running": [r for r in running if r.parent is None],
             "rollouts": [_rollout(d) for d in by_kind.get("deployment", []) if "rollout" in d.status],
             "deployments": deployments,
@@ -79,11 +80,12 @@ def _wrong(site: Site, resources: list[Resource], plane_is_dead: bool) -> list[d
     if plane_is_dead:
         text = "The data plane does not run: deployments do not answer until it is started again with flyball up."
         found.append({"tone": "bad", "word": "dead", "parts": [(text, None)], "href": "/settings", "since": None})
+    alarmed = {r.owner for r in resources if r.kind == "alert" and r.status.get("state") == "firing"}
     for resource in resources:
         reason = reason_of(resource)
         if resource.kind == "alert" and resource.status.get("state") == "firing":
             text = str(resource.spec.get("summary", resource.name))
-            href, since = f"/monitors/{resource.spec['monitor']}", instant(resource.status.get("since"))
+            href, since = ref_url(resource.owner or resource.ref), instant(resource.status.get("since"))
             tone = "bad" if resource.spec.get("severity") == "critical" else "warn"
             found.append({"tone": tone, "word": "firing", "parts": site.said(text), "href": href, "since": since})
         elif reason and (resource.status.get("error") or resource.status.get("blocked")) and not _is_waiting(resource):
@@ -95,6 +97,8 @@ def _wrong(site: Site, resources: list[Resource], plane_is_dead: bool) -> list[d
             )  # fmt: skip
         elif reason and resource.kind == "feature-view" and state_of(resource) in ("failed", "stale", "disagrees"):
             word = state_of(resource)
+            if word != "failed" and str(resource.ref) in alarmed:
+                continue  # its alert says it
             found.append(
                 {"tone": state_tone(word), "word": word, "parts": site.said(f"{resource.ref}: {reason}"),
                  "href": ref_url(resource.ref), "since": resource.updated_at}
@@ -115,16 +119,17 @@ def _is_waiting(resource: Resource) -> bool:
     return "waits for a person" in str(resource.status.get("blocked"))
 
 
-def _waiting(site: Site, by_kind: dict[str, list[Resource]]) -> list[dict[str, Any]]:
+def _waiting(site: Site) -> list[dict[str, Any]]:
     """Return what only a person can move on: approvals, and quarantined batches newer than the last good one."""
     found: list[dict[str, Any]] = []
-    for model in by_kind.get("model", []):
-        if _is_waiting(model):
-            parts = site.said(str(model.status["blocked"]).partition(": flyball")[0])
-            found.append(
-                {"word": "approval needed", "parts": parts, "href": ref_url(model.ref), "act": "look and approve",
-                 "since": model.updated_at}
-            )  # fmt: skip
+    for case in site.platform.requests(states=["open"], limit=_ASKED):
+        asked = case.request
+        text = f"{asked.ref.short} asks for {asked.to}" + (f": {asked.reason}" if asked.reason else "")
+        act = "look and decide" if case.why_not is None else "look"
+        found.append(
+            {"word": "approval needed", "parts": site.said(text), "href": f"/approvals/{asked.id}", "act": act,
+             "since": asked.asked_at}
+        )  # fmt: skip
     for held in site.platform.held(state="held", limit=_HELD):
         text = f"{held.ref} broke the contract of dataset/{held.version.name}"
         found.append(

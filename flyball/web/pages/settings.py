@@ -25,6 +25,7 @@ _ROOMS = {
     "ledger": "flyball.ledger.sql:LedgerSettings",
     "control": "flyball.control.loop:ControlSettings",
     "pipelines": "flyball.pipelines.claims:PipelineSettings",
+    "webhooks": "flyball.delivery.webhooks.settings:WebhookSettings",
 }
 _LIBRARIES = ("fastapi", "polars", "numpy", "sqlalchemy", "scikit-learn", "onnxruntime", "skops")
 
@@ -51,6 +52,7 @@ def mount(site: Site) -> None:
             "rooms": [_room(platform, room, where) for room, where in _ROOMS.items()],
             "kinds": [{"kind": k, "count": len(platform.resources(k.word))} for k in kinds.all_kinds()],
             "last_event": platform.last_event(),
+            "webhooks": _webhooks(platform),
         }
         return Page("settings.html", values)
 
@@ -69,6 +71,12 @@ def mount(site: Site) -> None:
 
     site.page("/settings", show)
     site.page("/settings/people/{name}", person)
+
+
+def _webhooks(platform: Platform) -> list[tuple[str, int]]:
+    found = platform.webhooks()
+    sums = [(state, sum(hook.counts.get(state, 0) for hook in found)) for state in ("delivered", "waiting", "failed")]
+    return [("Webhooks", len(found)), *((f"Deliveries {state}", count) for state, count in sums)]
 
 
 def _version(library: str) -> str | None:

@@ -133,7 +133,21 @@ class Site:
                 _check_own_page(request)
                 return handler(request, fields)
 
-            fields = await _fields(request)
+            fields = {name: values[-1] for name, values in (await _fields(request)).items()}
+            return await run_in_threadpool(self.respond, request, take)
+
+        self._app.add_route(path, answer, methods=["POST"], include_in_schema=False)
+
+    def choice(self, path: str, handler: Callable[[Request, Mapping[str, str], list[str]], Answer]) -> None:
+        """Answer POST at `path` as `form` does, with the rows that were chosen besides: all values of `ref`."""
+
+        async def answer(request: Request) -> Response:
+            def take(_request: Request) -> Answer:
+                _check_own_page(request)
+                return handler(request, fields, list(dict.fromkeys(given.get("ref", ()))))
+
+            given = await _fields(request)
+            fields = {name: values[-1] for name, values in given.items()}
             return await run_in_threadpool(self.respond, request, take)
 
         self._app.add_route(path, answer, methods=["POST"], include_in_schema=False)
@@ -195,8 +209,7 @@ class Site:
         from flyball import __version__
 
         firing = [r for r in self.platform.resources("alert") if r.status.get("state") == "firing"]
-        waiting = [r for r in self.platform.resources("model") if "waits for a person" in str(r.status.get("blocked"))]
-        attention = {"monitors": (len(firing), "bad"), "models": (len(waiting), "warn")}
+        attention = {"monitors": (len(firing), "bad"), "approvals": (len(self.platform.waits_for_me()), "warn")}
         return {
             "section": None,
             "crumbs": [],
@@ -252,14 +265,13 @@ def _address(request: Request) -> str:
     return request.url.path + (f"?{query}" if query else "")
 
 
-async def _fields(request: Request) -> dict[str, str]:
+async def _fields(request: Request) -> dict[str, list[str]]:
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > _FORM_BYTES:
             return {}
-    text = body.decode("utf-8", errors="replace")
-    return {name: values[-1] for name, values in parse_qs(text, keep_blank_values=True).items()}
+    return parse_qs(body.decode("utf-8", errors="replace"), keep_blank_values=True)
 
 
 def _check_own_page(request: Request) -> None:

@@ -20,7 +20,7 @@ export class FbChart extends HTMLElement {
   #seen = null;
   #sizes = null;
   #redraw = () => this.#paint();
-  #refetch = () => this.#fetch();
+  #refetch = () => this.refetch();
 
   connectedCallback() {
     this.#stage ??= element("div", { className: "fb-stage", role: "img" });
@@ -58,6 +58,10 @@ export class FbChart extends HTMLElement {
     this.#width = 0;
   }
 
+  /** Where the data is; a subclass may ask for a part of it. */
+  get address() { return this.getAttribute("src"); }
+  refetch() { this.#fetch(); }
+
   get data() { return this.#data; }
   get plotHeight() { return Number(this.getAttribute("height")) || 220; }
 
@@ -87,7 +91,7 @@ export class FbChart extends HTMLElement {
   async #fetch() {
     if (document.hidden && this.#data) return;
     try {
-      const answer = await fetch(this.getAttribute("src"), { headers: { Accept: "application/json" } });
+      const answer = await fetch(this.address, { headers: { Accept: "application/json" } });
       if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
       const text = await answer.text();
       if (text === this.#text) return;

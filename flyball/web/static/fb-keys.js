@@ -1,4 +1,4 @@
-// The keyboard: `/` searches, `g` and a letter goes, `j` `k` move, Enter opens, `x` selects, `c` compares, `?` lists them.
+// The keyboard: `/` searches, `g` and a letter goes, `j` `k` move, Enter opens, `x` selects, `a` all of them, `c` compares, `?` lists them.
 
 let pending = ""; // "g" for a second after it was pressed
 let timer = 0;
@@ -26,6 +26,11 @@ const KEYS = {
   j: () => move(1),
   k: () => move(-1),
   x: () => current()?.querySelector("input[type=checkbox]")?.click(),
+  a: () => {
+    const boxes = rows().map((row) => row.querySelector("td.pick input[type=checkbox]")).filter(Boolean);
+    const wanted = !boxes.every((box) => box.checked);
+    for (const box of boxes) box.checked = wanted;
+  },
   c: () => document.querySelector("form[data-compare]")?.requestSubmit(),
   Enter: () => current()?.querySelector("a[href]")?.click(),
   g: () => {
@@ -35,7 +40,20 @@ const KEYS = {
   },
 };
 
+// What only the buttons beside Compare need does not go into the comparison's address.
+let sender = null;
+document.addEventListener("submit", (event) => { sender = event.submitter; });
+document.addEventListener("formdata", (event) => {
+  if (!event.target.matches("form[data-compare]") || sender?.hasAttribute("formaction")) return;
+  for (const name of ["back", "tag"]) event.formData.delete(name);
+});
+
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches?.(".tagging input")) {
+    event.preventDefault();
+    event.target.nextElementSibling.click();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (event.key === "Escape" && event.target.closest?.(".search")) {
     document.getElementById("search-results")?.replaceChildren();

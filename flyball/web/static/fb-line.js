@@ -4,12 +4,15 @@
 //  "series": [{"name": "late@2", "arm": 0, "xs": [seconds or steps], "ys": [number | null], "low": […], "high": […], "dash": true}],
 //  "lines": [{"at": 0.66, "label": "at least 0.66"}],
 //  "events": [{"at": seconds or step, "label": "late@2 promoted", "reason": "auc 0.712 …", "tone": "ok", "href": "/…"}]}
-// `xs` may stand beside `series` where all share it. `arm` is the colour: 0 is the champion's. Drag zooms, a double click
+// A chart with `resample` asks again for the stretch that is zoomed to (`from`, `to`), so that it shows what was left out.
+// `xName` is what the tip calls a place of "step". `xs` may stand beside `series` where all share it. `arm` is the colour: 0 is the champion's. Drag zooms, a double click
 // shows everything again.
 import { FbChart, colour, element, legend, loadPlot, tipLine } from "./fb-chart.js";
 import { minute, number } from "./fb-format.js";
 
 const FONT_PX = 11;
+const LEGEND_MOST = 24; // series; of more the tip names those that are near
+const TIP_MOST = 12;
 const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 const TIMES = [
   [31536000, "{YYYY}", null, null, null, null, null, null, 1],
@@ -22,6 +25,12 @@ const TIMES = [
 
 export class FbLine extends FbChart {
   #zoom = null;
+
+  get address() {
+    const src = this.getAttribute("src");
+    if (!this.hasAttribute("resample") || !this.#zoom) return src;
+    return `${src}${src.includes("?") ? "&" : "?"}${new URLSearchParams({ from: this.#zoom[0], to: this.#zoom[1] })}`;
+  }
 
   isEmpty(data) { return !data.series?.some((one) => one.ys.length); }
 
@@ -82,7 +91,7 @@ export class FbLine extends FbChart {
     const right = isDirect ? Math.min(longest + 14, 150) : 12;
     const marks = data.events ?? [];
     const axis = { stroke: probe("--muted"), font, ticks: { show: false }, grid: { stroke: probe("--grid"), width: 1 } };
-    if (!isDirect) stage.append(legend(given.series));
+    if (!isDirect && given.series.length <= LEGEND_MOST) stage.append(legend(given.series));
     const plot = new uPlot({
       width, height: this.plotHeight, padding: [marks.length ? 20 : 10, right, 0, 0], legend: { show: false },
       scales: { x: { time: isTime, ...(this.#zoom && { auto: false, min: this.#zoom[0], max: this.#zoom[1] }) }, y: { range: this.#range(data), distr: data.log ? 3 : 1 } },
@@ -99,6 +108,11 @@ export class FbLine extends FbChart {
       },
     }, table, stage);
     plot.over.addEventListener("pointerleave", () => this.tip(null));
+    plot.over.addEventListener("dblclick", () => {
+      if (!this.hasAttribute("resample") || !this.#zoom) return;
+      this.#zoom = null;
+      this.refetch();
+    });
     return plot;
   }
 
@@ -114,6 +128,13 @@ export class FbLine extends FbChart {
     if (key !== "x" || !u.data[0].length) return;
     const { min, max } = u.scales.x;
     const xs = u.data[0];
+    if (this.hasAttribute("resample")) {
+      const isAsBefore = this.#zoom ? min === this.#zoom[0] && max === this.#zoom[1] : min <= xs[0] && max >= xs.at(-1);
+      if (isAsBefore || (this.#zoom && min <= xs[0] && max >= xs.at(-1))) return; // drawn anew, or all of what is there
+      this.#zoom = [min, max];
+      this.refetch();
+      return;
+    }
     this.#zoom = min > xs[0] || max < xs.at(-1) ? [min, max] : null;
   }
 
@@ -208,18 +229,23 @@ export class FbLine extends FbChart {
     }
     const near = marks.filter((mark) => Math.abs(u.valToPos(mark.at, "x") - left) < 7);
     const at = u.data[0][idx];
-    const lines = [element("div", { className: "fb-tip-head", textContent: isTime ? minute(at) : `step ${number(at)}` })];
+    const lines = [element("div", { className: "fb-tip-head", textContent: isTime ? minute(at) : `${given.xName ?? "step"} ${number(at)}` })];
     for (const mark of near) {
       lines.push(element("div", { className: `fb-tip-event tone-${mark.tone ?? "off"}`, textContent: mark.label }));
       if (mark.reason) lines.push(element("div", { className: "fb-tip-why", textContent: mark.reason }));
     }
-    given.series.forEach((one) => {
-      const position = one.xs ? one.xs.indexOf(at) : idx;
-      const value = position < 0 ? null : one.ys[position];
-      if (value === null || value === undefined) return;
+    const there = given.series.map((one) => ({ one, position: one.xs ? one.xs.indexOf(at) : idx }))
+      .filter(({ one, position }) => position >= 0 && one.ys[position] !== null && one.ys[position] !== undefined);
+    const level = u.posToVal(top, "y");
+    const named = there.length <= TIP_MOST ? there : there
+      .sort((a, b) => Math.abs(a.one.ys[a.position] - level) - Math.abs(b.one.ys[b.position] - level)).slice(0, TIP_MOST)
+      .sort((a, b) => b.one.ys[b.position] - a.one.ys[a.position]);
+    named.forEach(({ one, position }) => {
+      const value = one.ys[position];
       const range = one.low ? ` [${this.valueText(one.low[position])}, ${this.valueText(one.high[position])}]` : "";
       lines.push(tipLine(one.name, this.valueText(value) + range, one.arm ?? 7));
     });
+    if (named.length < there.length) lines.push(element("div", { className: "fb-tip-why", textContent: `nearest ${named.length} of ${there.length}` }));
     const offset = u.over.getBoundingClientRect();
     const host = this.getBoundingClientRect();
     this.tip(lines, left + offset.left - host.left, top + offset.top - host.top);
@@ -233,7 +259,7 @@ export class FbLine extends FbChart {
       const range = one.low && one.low[at] !== null ? ` [${this.valueText(one.low[at])}, ${this.valueText(one.high[at])}]` : "";
       rows.get(x)[position] = one.ys[at] === null ? null : this.valueText(one.ys[at]) + range;
     }));
-    const columns = [{ label: isTime ? "time" : "step" }, ...data.series.map((one) => ({ label: one.name, number: true }))];
+    const columns = [{ label: isTime ? "time" : data.xName ?? "step" }, ...data.series.map((one) => ({ label: one.name, number: true }))];
     const lines = [...rows].sort(([a], [b]) => a - b).map(([x, cells]) => [isTime ? minute(x) : number(x), ...cells]);
     if (data.events?.length) {
       columns.push({ label: "event" });

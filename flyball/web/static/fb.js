@@ -5,7 +5,7 @@ import "./fb-keys.js";
 import "./fb-live.js";
 import "./fb-card.js";
 
-const ELEMENTS = ["fb-line", "fb-stack", "fb-hist", "fb-graph"];
+const ELEMENTS = ["fb-line", "fb-stack", "fb-hist", "fb-graph", "fb-filter", "fb-columns", "fb-parallel", "fb-scatter", "fb-box"];
 
 function define(root) {
   for (const name of ELEMENTS) {

@@ -1,11 +1,11 @@
 """The control plane's web application: routes, each of which parses, asks the platform and translates the answer.
 
-    GET  /api · /health · /metrics · /api/changes (server-sent events)
+    GET  /api[/health] · /health · /metrics · /api/changes (server-sent events)
     GET  /api/resources[/KIND/NAME] · /api/runs[/ID[/metrics/KEY | /artifacts[/PATH] | /log]]
     GET  /api/versions/KIND[/NAME] · /api/events · /api/why/KIND/NAME · /api/lineage/REF
     POST /api/plan · /api/apply · /api/runs · /api/labels · /api/rollback/NAME · /api/approve
     DELETE /api/resources/KIND/NAME · /api/runs/ID
-    what is done with data: `data.py`
+    what is done with data: `data.py`; with the life of versions: `lifecycle.py`
 
 Handlers are plain functions, which run in a pool of threads: the ledger is synchronous. Predictions are not asked
 here but of the data plane, which answers also when this process is gone.
@@ -30,6 +30,7 @@ from flyball.wire.native.changes import Changes
 from flyball.wire.native.data import add_data
 from flyball.wire.native.failures import answer_errors
 from flyball.wire.native.guard import BODY_BYTES, Guard
+from flyball.wire.native.lifecycle import add_lifecycle
 from flyball.wire.native.metrics import ControlMetrics
 from flyball.wire.native.values import (
     artifact_value,
@@ -101,6 +102,7 @@ def make_app(
     _add_explanations(app, platform)
     _add_acts(app, platform)
     add_data(app, platform)
+    add_lifecycle(app, platform)
     return app
 
 
@@ -114,6 +116,10 @@ def _add_health(app: FastAPI, platform: Platform, loop: Loop | None) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     def health() -> Response:
+        return Response("OK", media_type="text/plain; charset=utf-8")  # the very word that clients of MLflow ask for
+
+    @app.get("/api/health")
+    def state_of_health() -> Response:
         state = {"status": "ok", "pid": os.getpid(), "home": str(platform.home), "last_event": platform.last_event()}
         return _json(state if loop is None else {**state, "is_acting": loop.is_acting})
 

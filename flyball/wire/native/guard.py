@@ -47,12 +47,18 @@ class Guard:
     """Wraps an ASGI application."""
 
     def __init__(
-        self, app: _App, hosts: Iterable[str] = (), takes_addresses: bool = False, body_bytes: int = BODY_BYTES
+        self,
+        app: _App,
+        hosts: Iterable[str] = (),
+        takes_addresses: bool = False,
+        body_bytes: int = BODY_BYTES,
+        host_status: int = 421,
     ) -> None:
         self._app = app
         self._takes_addresses = takes_addresses  # a rebound name is never an address, so this opens nothing to one
         self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
         self._body_bytes = body_bytes
+        self._host_status = host_status  # of the answer to a request for a foreign host; clients of MLflow know 403
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http":
@@ -89,7 +95,7 @@ class Guard:
     def _refusal(self, method: str, headers: dict[bytes, str]) -> tuple[int, str] | None:
         host = headers.get(b"host", "")
         if not self._is_known(_name(host)):
-            return 421, f"this server does not answer for the host {host[:80]!r}; use its own address"
+            return self._host_status, f"this server does not answer for the host {host[:80]!r}; use its own address"
         if method not in _READING:
             origin = headers.get(b"origin")
             is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()

@@ -16,8 +16,9 @@ from flyball.clock import format_instant
 from flyball.delivery.states import reason_of, state_of
 from flyball.ledger.journal import Event
 from flyball.ledger.lineage import Graph
+from flyball.ledger.points import Point
 from flyball.ledger.resources import Resource
-from flyball.ledger.runs import Artifact, MetricPoint, Run
+from flyball.ledger.runs import Artifact, Run
 from flyball.ledger.versions import Version
 
 __all__ = [
@@ -135,7 +136,7 @@ def artifact_value(artifact: Artifact) -> dict[str, Any]:
     return {"path": artifact.path, "digest": artifact.digest, "size_bytes": artifact.size_bytes}
 
 
-def point_value(point: MetricPoint) -> dict[str, Any]:
+def point_value(point: Point) -> dict[str, Any]:
     """Return one point of a metric."""
     return {"key": point.key, "value": point.value, "step": point.step, "at": _time(point.at)}
 

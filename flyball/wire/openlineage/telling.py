@@ -183,4 +183,4 @@ def _begun(run: Run) -> Run:
     """Return a run as it was when it started: without what it came to."""
     import dataclasses
 
-    return dataclasses.replace(run, error=None, metrics={})
+    return dataclasses.replace(run, error=None, latest={})

@@ -1,0 +1,88 @@
+"""How writes to a run are waited for and, when they fail, refused in MLflow's words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TypeVar
+
+from flyball.errors import Conflict, NotFound
+from flyball.ledger.runs import as_text
+from flyball.platform import Platform
+from flyball.wire.mlflow.experiments import inactive
+from flyball.wire.mlflow.fields import text
+from flyball.wire.mlflow.refusals import Refused, invalid, not_found
+
+__all__ = ["RUN", "existing", "no_run", "refusal", "written"]
+
+RUN = text("run_id", required=True, aka="run_uuid")
+"""The field that names a run."""
+
+_T = TypeVar("_T")
+
+
+async def written(
+    platform: Platform, run: str, future: Future[_T], params: Mapping[str, str] | None = None, is_batch: bool = False
+) -> _T:
+    """Wait for a write to a run.
+
+    Args:
+        platform: to look why it failed.
+        run: the run's id.
+        future: of the write.
+        params: the parameters that were to be written.
+        is_batch: whether they were a list.
+
+    Raises:
+        Refused: there is no such run, it is deleted, a parameter would change, or a measured model is not there.
+    """
+    try:
+        return await asyncio.wrap_future(future)
+    except (NotFound, Conflict) as error:
+        raise await asyncio.to_thread(refusal, platform, run, error, params or {}, is_batch) from None
+
+
+def refusal(
+    platform: Platform,
+    run: str,
+    error: NotFound | Conflict,
+    params: Mapping[str, str] | None = None,
+    is_batch: bool = False,
+) -> Refused:
+    """Return why a run could not be written, as MLflow says it."""
+    try:
+        found = platform.run_whole(run)
+    except NotFound:
+        return no_run(run)
+    if isinstance(error, NotFound):  # of something else that the request names
+        return not_found(str(error))
+    if found.is_deleted:
+        return inactive("run", run)
+    there = {key: as_text(value) for key, value in found.params.items()}
+    changed = [(key, there[key], value) for key, value in (params or {}).items() if there.get(key, value) != value]
+    if not changed:
+        return invalid(str(error))
+    if not is_batch:
+        key, old, new = changed[0]
+        return invalid(
+            f"Changing param values is not allowed. Param with key='{key}' was already logged with value='{old}' for "
+            f"run ID='{run}'. Attempted logging new value '{new}'."
+        )
+    told = [{"key": key, "old_value": old, "new_value": new} for key, old, new in changed]
+    return invalid(f"Changing param values is not allowed. Params were already logged='{told}' for run ID='{run}'.")
+
+
+@contextmanager
+def existing(run: str) -> Iterator[None]:
+    """Say in MLflow's words that a run is not there."""
+    try:
+        yield
+    except NotFound:
+        raise no_run(run) from None
+
+
+def no_run(run: str) -> Refused:
+    """Return the refusal of a run that is not there."""
+    return not_found(f"Run with id={run} not found")

@@ -1,0 +1,409 @@
+"""The sweep over real homes: what goes, what stays, what a crash leaves, and writers beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flyball.errors import InvalidInput, NotFound
+from flyball.governance.identity import Principal
+from flyball.ledger.logged_models import ModelPoint
+from flyball.ledger.points import Point
+from flyball.ledger.sql.database import SqlLedger
+from flyball.platform import Platform
+from flyball.storage.blobs.files import FileBlobs
+from flyball.storage.blobs.multipart import Uploads
+from flyball.testing.clock import FakeClock
+from flyball.tracking.sweeping import RETENTION_TAG, Swept
+
+DAY = 86400.0
+MONTH = 31 * DAY
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def platform(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    monkeypatch.setenv("FLYBALL_SWEEP_GRACE_S", "0")
+    with closing(Platform.open(tmp_path / "home", clock=clock)) as opened:
+        yield opened
+
+
+def a_run(platform: Platform, experiment: str = "0", **files: bytes) -> str:
+    """A run that logged points and left files, whose names have `_` for a slash."""
+    run = platform.recorder.create_run(experiment, "fit").result().id
+    platform.recorder.log(run, points=[Point("loss", 0.5, n, n) for n in range(3)]).result()
+    for name, data in files.items():
+        platform.keep_bytes(f"{experiment}/{run}/artifacts/{name.replace('_', '/')}", data)
+    return run
+
+
+def a_model(platform: Platform, experiment: str = "0", run: str = "", **files: bytes) -> str:
+    model = platform.create_logged_model(experiment, "net", run=run).id
+    platform.log_model_points([ModelPoint(model, "acc", 0.5, 0, 1, run)]).result()
+    for name, data in files.items():
+        platform.keep_bytes(f"{experiment}/models/{model}/artifacts/{name}", data)
+    return model
+
+
+def contents(platform: Platform) -> set[bytes]:
+    """The contents of all blobs."""
+    return {platform.blobs.get(digest) for digest in platform.blobs.digests()}
+
+
+def gone(swept: Swept) -> list[str]:
+    return [one.ref for one in swept.removed]
+
+
+def test_what_was_deleted_long_ago_goes_with_its_bytes(platform: Platform, clock: FakeClock) -> None:
+    run, stays = a_run(platform, a_b=b"mine", c=b"shared"), a_run(platform, c=b"shared")
+    model = a_model(platform, run=run, MLmodel=b"model", w=b"shared")
+    platform.delete_run(run)
+    platform.delete_logged_model(model)
+    assert gone(platform.sweep(dry_run=False)) == []
+    clock.advance(MONTH)
+    told = platform.sweep(dry_run=True)
+    assert contents(platform) == {b"mine", b"shared", b"model"}
+    done = platform.sweep(dry_run=False)
+    assert gone(done) == [f"run/{run}", f"logged-model/{model}"]
+    assert (done.files, done.blobs, done.blob_bytes) == (4, 2, len(b"mine" + b"model"))
+    assert told == done
+    assert contents(platform) == {b"shared"}
+    for lost in (lambda: platform.run_whole(run), lambda: platform.logged_model(model, deleted=True)):
+        with pytest.raises(NotFound):
+            lost()
+    assert [file.path for file in platform.artifacts(stays)] == ["c"]
+    stone = platform.tombstone(f"run/{run}")
+    assert stone is not None
+    assert (stone.name, stone.files) == ("fit", 2)
+    with platform.ledger.read() as world:
+        last = world.journal.find(limit=3)
+    assert [event.action for event in last] == ["swept", "removed", "removed"]
+    assert last[0].detail == {"blobs": 2, "size_bytes": len(b"mine" + b"model")}
+
+
+def test_a_second_sweep_finds_nothing_and_notes_nothing(platform: Platform, clock: FakeClock) -> None:
+    platform.delete_run(a_run(platform, a=b"x"))
+    clock.advance(MONTH)
+    platform.sweep(dry_run=False)
+    last = platform.last_event()
+    assert platform.sweep(dry_run=False) == Swept()
+    assert platform.last_event() == last
+
+
+def test_an_experiment_says_how_long_what_was_deleted_in_it_stays(platform: Platform, clock: FakeClock) -> None:
+    runs = {}
+    for name, tag in (("default", None), ("short", "2d"), ("long", "90 d"), ("ever", "forever"), ("odd", "soon")):
+        experiment = platform.create_experiment(name, tags=None if tag is None else {RETENTION_TAG: tag}).id
+        runs[a_run(platform, experiment)] = name
+    for run in runs:
+        platform.delete_run(run)
+
+    def names(older_than: str | None = None) -> list[str]:
+        return [runs[one.id] for one in platform.sweep(older_than).removed]
+
+    clock.advance(3 * DAY)
+    assert names() == ["short"]
+    assert sorted(names("1d")) == ["default", "short"]
+    assert names("forever") == ["short"]
+    clock.advance(40 * DAY)
+    assert sorted(names()) == ["default", "short"]
+    clock.advance(60 * DAY)
+    swept = platform.sweep()
+    assert sorted(runs[one.id] for one in swept.removed) == ["default", "long", "short"]
+    assert ["soon" in problem for problem in swept.problems] == [True]
+    with pytest.raises(InvalidInput, match="older_than"):
+        platform.sweep("banana")
+
+
+def test_a_deleted_experiment_goes_with_all_that_is_in_it(platform: Platform, clock: FakeClock) -> None:
+    experiment = platform.create_experiment("old").id
+    run, model = a_run(platform, experiment, a=b"1"), a_model(platform, experiment, w=b"2")
+    platform.delete_experiment(experiment)
+    clock.advance(MONTH)
+    done = platform.sweep(dry_run=False)
+    assert gone(done) == [f"run/{run}", f"logged-model/{model}", f"experiment/{experiment}"]
+    assert contents(platform) == set()
+    with pytest.raises(NotFound):
+        platform.experiment(experiment)
+    platform.create_experiment("old")
+
+
+def test_an_experiment_stays_with_what_stays_in_it(platform: Platform, clock: FakeClock) -> None:
+    experiment = platform.create_experiment("old").id
+    run, other = a_run(platform, experiment, a=b"1"), a_run(platform, experiment)
+    with platform.recording() as world:
+        world.versions.publish("model", "a", "0" * 64, metadata={"source": f"runs:/{run}/a"})
+    platform.delete_experiment(experiment)
+    clock.advance(MONTH)
+    done = platform.sweep(dry_run=False)
+    assert gone(done) == [f"run/{other}"]
+    assert done.kept[1:] == [f"experiment/{experiment} stays, because something in it does"]
+    assert platform.run_whole(run).id == run
+
+
+def test_files_that_a_registered_model_is_made_of_stay(platform: Platform, clock: FakeClock) -> None:
+    run, other = a_run(platform, model_w=b"1"), a_run(platform)
+    model = a_model(platform, w=b"2")
+    with platform.recording() as world:
+        world.versions.publish(
+            "model", "a", "0" * 64, metadata={"source": f"mlflow-artifacts:/0/{run}/artifacts/model"}
+        )
+        world.versions.publish("model", "b", "1" * 64, metadata={"source": f"models:/{model}"})
+    for id in (run, other):
+        platform.delete_run(id)
+    platform.delete_logged_model(model)
+    clock.advance(MONTH)
+    done = platform.sweep(dry_run=False)
+    assert gone(done) == [f"run/{other}"]
+    assert sorted(done.kept) == [
+        f"logged-model/{model} stays, because model/b@1 is made of its files",
+        f"run/{run} stays, because model/a@1 is made of its files",
+    ]
+    assert contents(platform) == {b"1", b"2"}
+    assert done.problems == []
+
+
+def test_tables_bundles_and_results_are_not_touched(platform: Platform) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    platform.declare("dataset", "flights", target="late")
+    platform.declare("model", "late", dataset="flights")
+    for rows in (20, 30, 40):
+        platform.publish("flights", [{"distance": float(n), "late": n % 2} for n in range(rows)])
+    fitted = LogisticRegression().fit(np.array([[0.0], [1.0]]), [0, 1])
+    version = platform.register("late", fitted, example=np.array([[0.0]]))
+    before = set(platform.blobs.digests())
+    orphan = platform.blobs.put(b"of a publisher who was killed")
+    done = platform.sweep("0s", dry_run=False)
+    assert (done.blobs, done.problems) == (1, [])
+    assert set(platform.blobs.digests()) == before
+    assert orphan not in before
+    assert [platform.read(f"flights@{n}").collect().height for n in (1, 2, 3)] == [20, 30, 40]
+    assert platform.load(f"late@{version.number}") is not None
+    platform.delete_version("late", version.number)
+    done = platform.sweep(dry_run=False)
+    assert done.problems == []
+    left = set(platform.blobs.digests())
+    assert version.digest not in left
+    assert left < before
+    assert platform.read("flights").collect().height == 40
+
+
+def test_nothing_is_deleted_while_a_list_of_parts_cannot_be_read(platform: Platform) -> None:
+    platform.declare("dataset", "flights")
+    version = platform.publish("flights", [{"n": 1}]).version
+    platform.blobs.put(b"orphan")
+    path = platform.blobs.path(version.digest)
+    assert path is not None
+    damaged = path.read_bytes()
+    path.unlink()
+    done = platform.sweep(dry_run=False)
+    assert done.blobs == 0
+    assert ["dataset/flights@1" in problem for problem in done.problems] == [True]
+    path.write_bytes(damaged)
+    assert platform.sweep(dry_run=False).blobs == 1
+    assert platform.read("flights").collect().height == 1
+
+
+def test_bytes_that_are_missing_are_told_and_stop_nothing(platform: Platform, clock: FakeClock) -> None:
+    run, old = a_run(platform, a=b"lost", b=b"there"), a_run(platform, c=b"old")
+    (lost,) = (file.digest for file in platform.artifacts(run) if file.path == "a")
+    assert platform.blobs.delete(lost)
+    platform.delete_run(old)
+    clock.advance(MONTH)
+    done = platform.sweep(dry_run=False)
+    assert (gone(done), done.missing, done.blobs) == ([f"run/{old}"], 1, 1)
+    assert run in done.problems[0]
+
+
+def test_a_young_blob_waits(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYBALL_SWEEP_GRACE_S", "3600")
+    digest = platform.blobs.put(b"its row may still come")
+    swept = platform.sweep(dry_run=False)
+    assert (swept.blobs, swept.waiting) == (0, 1)
+    os.utime(platform.blobs.path(digest) or "", (1000, 1000))
+    assert platform.sweep(dry_run=False).blobs == 1
+
+
+def test_only_who_may_erase_may_sweep(platform: Platform) -> None:
+    from flyball.errors import Forbidden
+
+    editor = platform.as_(Principal("user/ed", "editor"))
+    assert editor.sweep() == Swept()
+    with pytest.raises(Forbidden):
+        editor.sweep(dry_run=False)
+
+
+def test_who_was_removed_takes_no_more_files(platform: Platform, clock: FakeClock) -> None:
+    run = a_run(platform)
+    platform.delete_run(run)
+    platform.keep_bytes(f"0/{run}/artifacts/late", b"x")  # deleted, not gone
+    clock.advance(MONTH)
+    platform.sweep(dry_run=False)
+    with pytest.raises(NotFound, match="removed for good"):
+        platform.keep_bytes(f"0/{run}/artifacts/late", b"x")
+
+
+def test_writers_beside_a_sweep_lose_nothing(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers bring contents that lie about as orphans of old; whoever recorded a file can read it."""
+    monkeypatch.setenv("FLYBALL_SWEEP_GRACE_S", "600")
+    bodies = [b"body %d" % n for n in range(120)]
+    for body in bodies:
+        os.utime(platform.blobs.path(platform.blobs.put(body)) or "", (1000, 1000))
+    run = platform.recorder.create_run("0", "fit").result().id
+    errors: list[BaseException] = []
+    done = threading.Event()
+    swept = 0
+
+    def write(part: int) -> None:
+        try:
+            for number in range(part, len(bodies), 3):
+                platform.keep_bytes(f"0/{run}/artifacts/{number}", bodies[number])
+        except BaseException as error:
+            errors.append(error)
+
+    def sweep() -> None:
+        nonlocal swept
+        while not done.is_set():
+            swept += platform.sweep(dry_run=False).blobs
+
+    sweeper = threading.Thread(target=sweep)
+    writers = [threading.Thread(target=write, args=(part,)) for part in range(3)]
+    for thread in (*writers, sweeper):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    sweeper.join()
+    assert errors == []
+    assert swept > 0
+    files = platform.artifacts(run)
+    assert {platform.blobs.get(file.digest) for file in files} == set(bodies)
+
+
+# -- kill -9
+
+
+def killed_at(step: int, home: Path, clock: FakeClock, act: Callable[[Platform], object]) -> bool:
+    """Do something in a process that is killed before its step number `step`; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        try:
+            count = 0
+
+            def counted(kind: type, name: str) -> None:
+                plain = getattr(kind, name)
+
+                def call(*args: object, **options: object) -> object:
+                    nonlocal count
+                    count += 1
+                    if count > step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return plain(*args, **options)
+
+                setattr(kind, name, call)
+
+            counted(SqlLedger, "write")
+            counted(FileBlobs, "delete_unless_put_since")
+            counted(FileBlobs, "delete_unfinished")
+            counted(Uploads, "sweep")
+            counted(Uploads, "forget")
+            act(Platform.open(home, clock=clock))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def test_a_sweep_killed_anywhere_is_finished_by_the_next(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYBALL_SWEEP_GRACE_S", "0")
+    monkeypatch.setattr("flyball.tracking.sweeping._AT_ONCE", 1)
+    home, step, kept = tmp_path / "home", 0, set()
+    while True:
+        with closing(Platform.open(home, clock=clock)) as platform:
+            experiment = platform.create_experiment(f"old {step}").id
+            run, model = a_run(platform, experiment, a=b"1%d" % step), a_model(platform, experiment, w=b"2%d" % step)
+            a_run(platform, keep=b"kept %d" % step)
+            kept.add(b"kept %d" % step)
+            platform.blobs.put(b"orphan %d" % step)
+            platform.delete_experiment(experiment)
+        clock.advance(MONTH)
+        was_killed = killed_at(step, home, clock, lambda platform: platform.sweep(dry_run=False))
+        with closing(Platform.open(home, clock=clock)) as platform:
+            for owner in (run, model):  # what is recorded can be read, in the middle too
+                with platform.ledger.read() as world:
+                    assert all(platform.blobs.has(file.digest) for file in world.artifacts.below(owner))
+            platform.sweep(dry_run=False)
+            assert contents(platform) == kept
+            assert platform.sweep(dry_run=False) == Swept()
+            for ref in (f"run/{run}", f"logged-model/{model}", f"experiment/{experiment}"):
+                assert platform.tombstone(ref) is not None
+            with platform.ledger.read() as world:
+                assert len(world.journal.find(ref=f"run/{run}", action="removed")) == 1
+        step += 1
+        if not was_killed:
+            break
+    assert step > 7  # three removals, uploads, three blobs, the journal
+
+
+def test_a_writer_killed_between_bytes_and_row_leaves_an_orphan_for_the_sweep(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYBALL_SWEEP_GRACE_S", "0")
+    home = tmp_path / "home"
+    with closing(Platform.open(home, clock=clock)) as platform:
+        run = a_run(platform)
+    path = f"0/{run}/artifacts/a"
+    assert killed_at(0, home, clock, lambda platform: platform.keep_bytes(path, b"never acknowledged"))
+    with closing(Platform.open(home, clock=clock)) as platform:
+        assert contents(platform) == {b"never acknowledged"}
+        assert platform.artifacts(run) == []
+        platform.sweep(dry_run=False)
+        assert contents(platform) == set()
+    assert not killed_at(9, home, clock, lambda platform: platform.keep_bytes(path, b"kept"))
+    with closing(Platform.open(home, clock=clock)) as platform:
+        platform.sweep(dry_run=False)
+        assert contents(platform) == {b"kept"}
+
+
+def test_an_upload_killed_while_it_is_completed_can_be_completed_again(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYBALL_SWEEP_GRACE_S", "0")
+    home = tmp_path / "home"
+    with closing(Platform.open(home, clock=clock)) as platform:
+        run = a_run(platform)
+        path = f"0/{run}/artifacts/big"
+        upload = platform.begin_upload(path)
+        part = platform.upload_part(upload, 1)
+        part.write(b"all of it")
+        parts = [(1, part.finish())]
+    for step in (0, 1):  # before the row, and before the upload is forgotten
+        assert killed_at(step, home, clock, lambda platform: platform.complete_upload(path, upload, parts))
+        with closing(Platform.open(home, clock=clock)) as platform:
+            assert len(platform.artifacts(run)) == step
+            platform.sweep(dry_run=False)
+    with closing(Platform.open(home, clock=clock)) as platform:
+        platform.complete_upload(path, upload, parts)
+        (file,) = platform.artifacts(run)
+        assert platform.blobs.get(file.digest) == b"all of it"
+        with pytest.raises(NotFound):
+            platform.complete_upload(path, upload, parts)
