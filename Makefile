@@ -3,6 +3,7 @@
 #
 #   make demo           the whole loop on real flights, in under a minute after installation
 #   make test           install what the tests need, and run them
+#   make soak           replays of a minute and more, which make test leaves out
 #   make check          format, lint, types, layers
 #   make up             pages on port 7070, predictions on port 7071
 #   make bench          measure this machine; the last line is JSON
@@ -17,10 +18,10 @@
 
 PYTHON ?= python3
 ARGS ?=
-TEST_LIMIT_S ?= 710
+TEST_LIMIT_S ?= 1080
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up bench bench-data bench-features bench-tracking requirements reference services clients clean
+.PHONY: help demo test check up bench bench-data bench-features bench-tracking soak requirements reference services clients clean
 
 help:
 	@sed -n '1,/^$$/ s/^# \{0,1\}//p' Makefile
@@ -49,6 +50,9 @@ bench-data: .venv/dev.stamp
 
 bench-features: .venv/dev.stamp services
 	@for part in training online; do .venv/bin/python -m benchmarks.features_$$part $(ARGS) || exit 1; done
+
+soak: .venv/dev.stamp services clients
+	@.venv/bin/python -m pytest soak $(ARGS)
 
 bench-tracking: .venv/dev.stamp services
 	@.venv/bin/python -m benchmarks.tracking $(ARGS)

@@ -20,7 +20,7 @@ SETS: dict[str, tuple[list[str], list[str]]] = {  # name: (extras, dependency gr
     "dev": (
         [
             *("ml", "onnx", "pandas", "postgres", "lake", "objects", "redis", "kafka", "images", "text", "calendar"),
-            *("supply", "otlp"),
+            "supply",
         ],
         ["dev"],
     ),

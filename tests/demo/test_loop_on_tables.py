@@ -25,21 +25,6 @@ def test_census_income_runs_through_the_loop(shared_data: Path, tmp_path: Path) 
     assert processes_of(demo.home) == []
 
 
-def test_rented_bicycles_run_through_the_loop_without_the_columns_that_hold_the_answer(
-    shared_data: Path, tmp_path: Path
-) -> None:
-    table = str(shared_data / "bike_sharing" / "hour.csv")
-    demo = run(tmp_path / "home", "--data", table, "--target", "cnt", "--time", "dteday")
-    assert demo.code == 0, demo.printed[-4000:] + demo.errors[-2000:]
-    assert "casual, registered are left out" in demo.printed
-    found = demo.result
-    assert found["quality"]["metric"] == "r2"
-    assert found["quality"]["before"][0] > 0.85
-    assert found["alerts"]
-    assert found["requests"]["sent"] == found["requests"]["answered"] == found["requests"]["logged"]
-    assert processes_of(demo.home) == []
-
-
 def _table(folder: Path, **columns: list[object]) -> Path:
     path = folder / "table.csv"
     pl.DataFrame(columns).write_csv(path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.cli.running import ROOT, Up, up
 
@@ -50,6 +51,14 @@ def logged(server: Up) -> dict[str, str]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
     found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

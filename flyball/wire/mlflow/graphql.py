@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from flyball.errors import FlyballError, MissingExtra
+from flyball.errors import FlyballError
 from flyball.platform import Platform
 from flyball.wire.mlflow import fields as field_kinds
 from flyball.wire.mlflow.fields import text, value
@@ -55,10 +55,8 @@ def add_graphql(routes: Routes, _platform: Platform) -> None:
 def _carry_out(
     routes: Routes, question: str, variables: Mapping[str, Any] | None, operation: str | None
 ) -> dict[str, Any]:
-    try:
-        from graphql import GraphQLError, execute_sync, parse, validate
-    except ImportError as error:
-        raise MissingExtra("graphql", "mlflow", "MLflow's web page") from error
+    from graphql import GraphQLError, execute_sync, parse, validate  # only MLflow's page needs it
+
     if len(question) > _QUESTION_CHARACTERS:
         return _refusal(f"the query is longer than {_QUESTION_CHARACTERS} characters")
     try:

@@ -16,10 +16,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from flyball.errors import Conflict, InvalidInput, MissingExtra
+from flyball.errors import Conflict, InvalidInput
 from flyball.llm.spans import Span, SpanEvent, SpanLink, check_depth
 from flyball.platform import Platform
-from flyball.wire.mlflow.refusals import invalid, refusal_of
+from flyball.wire.mlflow.refusals import invalid
 from flyball.wire.mlflow.routing import Routes
 
 __all__ = ["add_otlp", "decompressed", "spans_of"]
@@ -122,7 +122,6 @@ def spans_of(body: bytes, *, is_json: bool) -> tuple[list[Span], dict[str, dict[
 
     Raises:
         _Bad: it cannot be read, has no spans, or more than are taken at once.
-        MissingExtra: the package that reads it is not installed.
     """
     message = _parsed(body, is_json)
     if not message.resource_spans:
@@ -143,12 +142,11 @@ def spans_of(body: bytes, *, is_json: bool) -> tuple[list[Span], dict[str, dict[
 
 
 def _parsed(body: bytes, is_json: bool) -> Any:
-    try:
-        from google.protobuf.json_format import ParseDict, ParseError
-        from google.protobuf.message import DecodeError
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-    except ImportError as error:
-        raise refusal_of(MissingExtra("opentelemetry-proto", "otlp", "spans by OpenTelemetry's protocol")) from error
+    # Here, because a server that is never sent spans need not load protobuf.
+    from google.protobuf.json_format import ParseDict, ParseError
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
     message = ExportTraceServiceRequest()
     try:
         if is_json:

@@ -31,6 +31,7 @@ def log(registered=None):
             **{keyword: "model"},
             signature=infer_signature(X, Y),
             input_example=X[:2],
+            pip_requirements=["scikit-learn"],  # or the client starts a process to find out, at each call
             registered_model_name=registered,
         )
     return model, run.info.run_id, info
