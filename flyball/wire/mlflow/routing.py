@@ -113,6 +113,10 @@ class Routes:
                 return Found(route, parts, is_async)
         return None
 
+    def all(self) -> list[Route]:
+        """Return every route, at each of its fronts."""
+        return [found.route for found in self._fixed.values()] + [r for rs in self._varying.values() for _, r, _ in rs]
+
     def verbs(self, path: str) -> list[str]:
         """Return the methods that a path takes; none: nothing is there."""
         segments = path.split("/")
