@@ -4,47 +4,67 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from flyball.platform import Platform
-from tests.wire.mlflow.asked_of_runs import SCENARIOS
+from tests.wire.mlflow import asked_of_files, asked_of_registry, asked_of_runs
 from tests.wire.mlflow.replaying import Answer, play
 from tests.wire.mlflow.serving import served
 
 _LISTED = re.compile(r" '\{| \['| Error: \(")  # from here on: a set or list of Python, or words of MLflow's database
-RECORDED: dict[str, list[Answer]] = json.loads((Path(__file__).parent / "data" / "runs.json").read_bytes())["answers"]
+_ASKED = {"runs": asked_of_runs, "files": asked_of_files, "registry": asked_of_registry}
+SCENARIOS = {(about, name): steps for about, module in _ASKED.items() for name, steps in module.SCENARIOS.items()}
+
+
+def _recorded(about: str) -> dict[str, list[Answer]]:
+    found: dict[str, list[Answer]] = json.loads((Path(__file__).parent / "data" / f"{about}.json").read_bytes())[
+        "answers"
+    ]
+    return found
+
+
+RECORDED = {(about, name): answers for about in _ASKED for name, answers in _recorded(about).items()}
+_Answers = dict[tuple[str, str], list[Answer]]
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Answer]]]:
-    """What ours answers to everything, on a new home: the numbers of experiments are then those of the recording."""
-    with (
-        closing(Platform.open(tmp_path_factory.mktemp("recorded") / "home")) as platform,
-        served(platform) as client,
-    ):
+def answers(tmp_path_factory: pytest.TempPathFactory) -> _Answers:
+    """What ours answers to everything, each subject on a new home: numbers are then those of the recording."""
+    found: _Answers = {}
+    for about, module in _ASKED.items():
+        with (
+            closing(Platform.open(tmp_path_factory.mktemp(about) / "home")) as platform,
+            served(platform) as client,
+        ):
 
-        def send(
-            verb: str, path: str, query: list[tuple[str, str]], body: bytes | None, headers: dict[str, str]
-        ) -> tuple[int, str]:
-            answer = client.request(verb, path, params=query, content=body, headers=headers)
-            return answer.status_code, answer.text
+            def send(
+                verb: str,
+                path: str,
+                query: list[tuple[str, str]],
+                body: bytes | None,
+                headers: dict[str, str],
+                client: httpx2.Client = client,
+            ) -> tuple[int, str]:
+                answer = client.request(verb, path, params=query, content=body, headers=headers)
+                return answer.status_code, answer.text
 
-        yield {name: list(play(send, steps)) for name, steps in SCENARIOS.items()}
+            found |= {(about, name): list(play(send, steps)) for name, steps in module.SCENARIOS.items()}
+    return found
 
 
 def test_every_request_has_a_recorded_answer() -> None:
-    assert {name: len(steps) for name, steps in SCENARIOS.items()} == {n: len(a) for n, a in RECORDED.items()}
+    assert {key: len(steps) for key, steps in SCENARIOS.items()} == {key: len(a) for key, a in RECORDED.items()}
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_answers_are_those_of_mlflow(name: str, answers: dict[str, list[Answer]]) -> None:
+@pytest.mark.parametrize("key", SCENARIOS, ids=[" of ".join(reversed(key)) for key in SCENARIOS])
+def test_answers_are_those_of_mlflow(key: tuple[str, str], answers: _Answers) -> None:
     wrong = []
-    for step, theirs, ours in zip(SCENARIOS[name], RECORDED[name], answers[name], strict=True):
+    for step, theirs, ours in zip(SCENARIOS[key], RECORDED[key], answers[key], strict=True):
         expected = step.get("ours")
         if not (_is_as(theirs, ours) if expected is None else _is_meant(expected, ours)):
             asked = step.get("raw") or step.get("body") or step.get("query")
@@ -52,13 +72,13 @@ def test_answers_are_those_of_mlflow(name: str, answers: dict[str, list[Answer]]
     assert not wrong, "".join(wrong)
 
 
-def test_no_answer_is_an_error_of_the_server(answers: dict[str, list[Answer]]) -> None:
+def test_no_answer_is_an_error_of_the_server(answers: _Answers) -> None:
     assert [answer for given in answers.values() for answer in given if answer["status"] >= 500] == []
 
 
 def test_what_is_called_a_difference_is_one() -> None:
-    for name, steps in SCENARIOS.items():
-        for step, theirs in zip(steps, RECORDED[name], strict=True):
+    for name, steps in asked_of_runs.SCENARIOS.items():
+        for step, theirs in zip(steps, RECORDED["runs", name], strict=True):
             if {"code", "says", "body"} & set(step.get("ours", ())):
                 assert not _is_meant(step["ours"], theirs), (name, step)
 
