@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import InvalidInput
-from flyball.ledger import Transaction
-from flyball.ledger.logged_models import LoggedModel, ModelCondition, ModelOrder, ModelPoint, ModelStatus
+from flyball.ledger.logged_models import LoggedModel, ModelCondition, ModelOrder, ModelStatus
 from flyball.platform.home import Home
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    pass
 
 __all__ = ["LoggedModelActs"]
 
@@ -79,15 +78,6 @@ class LoggedModelActs(Home):
         """Mark a logged model as deleted; the sweep removes it in its time. Raises NotFound."""
         self._may("delete")
         self.recorder.change(lambda world: world.logged_models.discard(id)).result()
-
-    def log_model_points(self, points: Iterable[ModelPoint]) -> Future[None]:
-        """Keep points that were measured on logged models; within another change: `world.logged_models.log`."""
-        kept = list(points)
-
-        def log(world: Transaction) -> None:
-            world.logged_models.log(kept)
-
-        return self.recorder.change(log)
 
     def search_logged_models(
         self,

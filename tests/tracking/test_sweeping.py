@@ -51,7 +51,8 @@ def a_run(platform: Platform, experiment: str = "0", **files: bytes) -> str:
 
 def a_model(platform: Platform, experiment: str = "0", run: str = "", **files: bytes) -> str:
     model = platform.create_logged_model(experiment, "net", run=run).id
-    platform.log_model_points([ModelPoint(model, "acc", 0.5, 0, 1, run)]).result()
+    measured = [ModelPoint(model, "acc", 0.5, 0, 1, run)]
+    platform.recorder.change(lambda world: world.logged_models.log(measured)).result()
     for name, data in files.items():
         platform.keep_bytes(f"{experiment}/models/{model}/artifacts/{name}", data)
     return model
