@@ -7,8 +7,10 @@
 #   make check          format, lint, types, layers
 #   make up             pages on port 7070, predictions on port 7071
 #   make bench          measure this machine; the last line is JSON
-#   make bench-data     data sets beside the tools that do the same: versions, contracts, profiles, sources, catalogue
+#   make bench-data     data sets beside the tools that do the same: versions, contracts, profiles, streaming, sources, catalogue
 #   make bench-features training sets, look-ups and materialisation beside Feast
+#   make bench-experiments  wrong verdicts of simulated experiments, the cost of a look and of a draw by context
+#   make bench-serving  predictions beside FastAPI + uvicorn, MLServer and mlflow models serve
 #   make bench-tracking  runs, metrics and searches over MLflow's protocol beside MLflow's own server
 #   make requirements   pin the newest versions that pyproject allows
 #   make reference      write docs/reference.md from the code
@@ -18,21 +20,21 @@
 
 PYTHON ?= python3
 ARGS ?=
-TEST_LIMIT_S ?= 1080
+TEST_LIMIT_S ?= 1800
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up bench bench-data bench-features bench-tracking soak requirements reference services clients clean
+.PHONY: help compiled demo test check up bench bench-data bench-experiments bench-features bench-serving bench-tracking soak requirements reference services clients clean
 
 help:
 	@sed -n '1,/^$$/ s/^# \{0,1\}//p' Makefile
 
-demo: .venv/demo.stamp
+demo: .venv/demo.stamp compiled
 	@.venv/bin/flyball demo $(ARGS)
 
-up: .venv/demo.stamp
+up: .venv/demo.stamp compiled
 	@.venv/bin/flyball up $(ARGS)
 
-test: .venv/dev.stamp services clients
+test: .venv/dev.stamp compiled services clients
 	@timeout --foreground --signal=INT --kill-after=20 $(TEST_LIMIT_S) \
 		.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -46,16 +48,26 @@ bench: .venv/dev.stamp
 	@.venv/bin/python -m benchmarks.system $(ARGS)
 
 bench-data: .venv/dev.stamp
-	@for part in versions contracts profiles sources catalogue; do .venv/bin/python -m benchmarks.data_$$part $(ARGS) || exit 1; done
+	@for part in versions contracts profiles streaming sources catalogue; do .venv/bin/python -m benchmarks.data_$$part $(ARGS) || exit 1; done
 
 bench-features: .venv/dev.stamp services
 	@for part in training online; do .venv/bin/python -m benchmarks.features_$$part $(ARGS) || exit 1; done
 
-soak: .venv/dev.stamp services clients
+bench-experiments: .venv/dev.stamp
+	@.venv/bin/python -m benchmarks.experiments $(ARGS)
+
+bench-serving: .venv/dev.stamp
+	@.venv/bin/python -m benchmarks.serving $(ARGS)
+
+soak: .venv/dev.stamp compiled services clients
 	@.venv/bin/python -m pytest soak $(ARGS)
 
 bench-tracking: .venv/dev.stamp services
 	@.venv/bin/python -m benchmarks.tracking $(ARGS)
+
+# Bytecode of the package, once: where Python is told to write none, every process would compile 800 modules anew.
+compiled:
+	@.venv/bin/python -m compileall -q flyball
 
 requirements: .venv/dev.stamp
 	.venv/bin/python scripts/requirements.py

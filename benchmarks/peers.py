@@ -25,6 +25,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "feast": ("feast[duckdb,redis]",),
     "drift": ("evidently", "pandas<3", "pyarrow"),
     "delta": ("deltalake", "polars", "pyarrow"),
+    "fastapi": ("fastapi", "uvicorn[standard]", "scikit-learn", "numpy"),
+    # Later releases of uvloop end its inference workers at their start.
+    "mlserver": ("mlserver", "mlserver-sklearn", "scikit-learn", "numpy", "setuptools", "uvloop<0.22"),
     "mlflow": ("mlflow==3.17.2", "psycopg2-binary"),
 }
 _INSTALL_LIMIT_S = 900

@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -62,17 +63,32 @@ def main() -> None:
 
 
 def make_home(home: Path) -> np.ndarray[Any, Any]:
-    """Store m1 (100 trees on 20 columns) and deploy it; return rows to ask for."""
+    """Store and deploy m1 (100 trees on 20 columns), m1plain (m1 in a way that is not compiled) and m2 (linear).
+
+    Returns:
+        Rows to ask for; what they were trained to answer is kept as `truth.npy`.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
     random = np.random.default_rng(7)
     rows = random.normal(size=(20_000, COLUMNS))
-    truth = rows[:, 0] + rows[:, 1] * rows[:, 2] + random.normal(size=len(rows)) > 0
+    truth = (rows[:, 0] + rows[:, 1] * rows[:, 2] + random.normal(size=len(rows)) > 0).astype(int)
     frame = pl.DataFrame(rows, schema=[f"f{i}" for i in range(COLUMNS)])
-    model = HistGradientBoostingClassifier(max_iter=100, random_state=7).fit(frame, truth.astype(int))
-    saved = bundle.save(FileBlobs(home / "blobs"), model, example=frame[:5])
-    variants = (Variant("champion", "m1@1", saved.digest),)
-    write(home / "serving" / "snapshot.json", Snapshot(1, {"m1": ServedDeployment(1, "m1", variants)}))
+    trees = HistGradientBoostingClassifier(max_iter=100, random_state=7)
+    models = {
+        "m1": trees,
+        "m1plain": make_pipeline(FunctionTransformer(np.positive), trees),
+        "m2": make_pipeline(StandardScaler(), LogisticRegression()),
+    }
+    deployed = {}
+    for name, model in models.items():
+        saved = bundle.save(FileBlobs(home / "blobs"), model.fit(frame, truth), example=frame[:5])
+        deployed[name] = ServedDeployment(1, name, (Variant("champion", f"{name}@1", saved.digest),))
+    write(home / "serving" / "snapshot.json", Snapshot(1, deployed))
+    np.save(home / "truth.npy", truth)
     return rows
 
 
@@ -147,7 +163,7 @@ class Client(asyncio.Protocol):
         head, gap, body = self.buffer.partition(b"\r\n\r\n")
         if not gap:
             return
-        length = int(head.split(b"Content-Length: ", 1)[1].split(b"\r\n", 1)[0])
+        length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
         if len(body) < length:
             return
         assert head.startswith(b"HTTP/1.1 200"), self.buffer[:500]
@@ -181,6 +197,13 @@ def run(work: Any) -> Any:
     import uvloop
 
     return uvloop.run(work)
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def cpu_s(pid: int) -> float:

@@ -2,7 +2,8 @@
 
 Nothing needs to be started: the home is a folder (`FLYBALL_HOME`, else `.flyball` here), predictions are answered in
 this process, and the control loop runs in a background thread once something is deployed. When `flyball up` runs on
-the same home, it does the work and this only asks.
+the same home, it does the work and this only asks. With `FLYBALL_URL` set, or after `fb.connect`, the home is one on
+another machine (`remote`); what cannot be done over HTTP says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from flyball.errors import InvalidInput, NotFound, Unavailable
 from flyball.ledger.refs import Ref, ref
@@ -29,6 +30,8 @@ from flyball.notebook.showing import Listing
 from flyball.platform import Platform
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import polars as pl
     from numpy.typing import NDArray
 
@@ -45,15 +48,18 @@ if TYPE_CHECKING:
     from flyball.ledger.search import Hit
     from flyball.models.bundle import LoadedModel
     from flyball.pipelines.steps import Pipeline
+    from flyball.remote.home import RemoteHome
 
 __all__ = [
     "Dataset",
     "LabelSet",
     "Recording",
     "agreement",
+    "connect",
     "dataset",
     "declare",
     "deploy",
+    "experiment",
     "feature_service",
     "files",
     "home",
@@ -67,8 +73,11 @@ __all__ = [
     "push",
     "register",
     "run",
+    "runs",
+    "score",
     "search",
     "settle",
+    "sql",
     "submit",
     "training_set",
     "watch",
@@ -76,6 +85,7 @@ __all__ = [
 ]
 
 _WAIT_S = 60.0
+_PARENT_TAG = "mlflow.parentRunId"  # by which MLflow's page shows runs within runs
 _LEAST_LABELS = 300  # as the recipe continuous_training asks
 
 
@@ -84,6 +94,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.platform: Platform | None = None
+        self.remote: RemoteHome | None = None
         self.loop: Loop | None = None
 
     def close(self) -> None:
@@ -93,6 +104,9 @@ class _Session:
         if self.platform is not None:
             self.platform.close()
             self.platform = None
+        if self.remote is not None:
+            self.remote.close()
+            self.remote = None
 
 
 _session = _Session()
@@ -112,16 +126,67 @@ def open_home(home: str | Path | None = None) -> Platform:
     return _session.platform
 
 
+def connect(url: str, token: str | None = None) -> RemoteHome:
+    """Work with a home on another machine from here on, where `flyball up` runs; what was open before is closed.
+
+    Runs, models and data are recorded, registered, loaded and read there. What works on a home's own files is an error
+    that says so.
+
+    Args:
+        url: `http://host:7070`. The environment variable `FLYBALL_URL` says the same without this call.
+        token: an access key; default: `FLYBALL_TOKEN`.
+
+    Raises:
+        InvalidInput: it is no address.
+        Unavailable, Incompatible: nobody answers there, or somebody else.
+        Unauthenticated, Forbidden: the access key is not good.
+    """
+    from flyball.remote.home import RemoteHome
+
+    remote = RemoteHome(url, token)
+    remote.check()
+    _session.close()
+    _session.remote = remote
+    return remote
+
+
 def home() -> Platform:
-    """Return the platform that this process works with; inside a pipeline, the pipeline's own."""
+    """Return the platform that this process works with; inside a pipeline, the pipeline's own.
+
+    With a home on another machine: `remote.home.RemoteHome`, which has the same methods as far as HTTP goes.
+    """
     from flyball.pipelines.execution import workbench
 
     bench: Platform | None = workbench.get()
     if bench is not None:
         return bench
+    remote = _remote()
+    if remote is not None:
+        return cast("Platform", remote)
     if _session.platform is None:
         _session.platform = Platform.open(principal=reproduced().principal)
     return _session.platform
+
+
+def _remote() -> RemoteHome | None:
+    """Return the home on another machine that this process works with, None when its home is here."""
+    from flyball.pipelines.execution import workbench
+
+    if workbench.get() is not None or reproduced().is_on:
+        return None
+    if _session.remote is None and _session.platform is None and os.environ.get("FLYBALL_URL"):
+        from flyball.remote.home import RemoteHome
+
+        _session.remote = RemoteHome(os.environ["FLYBALL_URL"])
+    return _session.remote
+
+
+def _here(what: str) -> Platform:
+    """Return the home for what works on its own files. Raises InvalidInput: it is on another machine."""
+    remote = _remote()
+    if remote is not None:
+        raise remote.not_here(f"fb.{what}")
+    return home()
 
 
 # -- data
@@ -197,13 +262,19 @@ def search(query: str = "", limit: int = 20) -> Listing[Hit]:
 
 
 def run(
-    name: str, *, experiment: str | None = None, offline: str | os.PathLike[str] | None = None, **params: Any
+    name: str,
+    *,
+    experiment: str | None = None,
+    parent: Recording | str | None = None,
+    offline: str | os.PathLike[str] | None = None,
+    **params: Any,
 ) -> Recording:
     """Start recording a run: `with fb.run("late-arrivals", depth=6) as run: …`.
 
     Args:
         name: what the run is called; several may have one name.
         experiment: the experiment it belongs to, by name; made when it is new. Default: "Default".
+        parent: the run that contains it, or its id.
         offline: a folder in which the run is written, without a home and without a network; `flyball import` takes it
             in later. Default: `FLYBALL_OFFLINE`, else the home.
         params: its parameters.
@@ -211,17 +282,53 @@ def run(
     Raises:
         Conflict: the experiment is deleted.
         InvalidInput: a parameter cannot be kept, or the folder is a file.
+        Unauthenticated, Forbidden: a home on another machine does not let it in.
     """
     again = reproduced()
     folder = again.folder or offline or os.environ.get("FLYBALL_OFFLINE")
+    within = parent.id if isinstance(parent, Recording) else parent
     if folder:
         from flyball.tracking.offline import OfflineRun
 
-        sink = OfflineRun(Path(folder), name, experiment, params)
+        sink = OfflineRun(Path(folder), name, experiment, params, within)
         return Recording(sink, home if again.is_on else None, _act, keeps_code=not again.is_on)
+    remote = _remote()
+    if remote is not None:
+        return Recording(remote.start_run(name, experiment=experiment, params=params, parent=within), home, _act)
     at = home()
-    options = {"experiment": experiment_named(at, experiment)} if experiment is not None else {}
+    options: dict[str, Any] = {"experiment": experiment_named(at, experiment)} if experiment is not None else {}
+    if within is not None:
+        options |= {"parent": within, "tags": {_PARENT_TAG: within}}
     return Recording(at.start_run(name, params=params, is_sampled=None, **options), home, _act)
+
+
+def runs(
+    filter: str = "", *, experiment: str | None = None, order_by: Sequence[str] = (), limit: int = 100
+) -> Listing[Run]:
+    """Return runs of experiments that match, newest first: `fb.runs("metrics.auc > 0.7", experiment="flights")`.
+
+    Args:
+        filter: `params.depth = '6' and metrics.auc > 0.7`, in the grammar of MLflow's searches.
+        experiment: of which, by name; default: of all that are not deleted.
+        order_by: `["metrics.auc DESC"]`; those that are equal by it: newest first.
+        limit: at most so many.
+
+    Raises:
+        InvalidInput: the filter or the order cannot be read.
+        NotFound: there is no such experiment.
+    """
+    at = home()
+    found = at.search_experiments()[0] if experiment is None else [at.experiment_by_name(experiment)]
+    kept, is_more = at.search_runs([one.id for one in found], filter, order_by, limit=limit)
+    columns: dict[str, Callable[[Run], Any]] = {
+        "run": lambda r: r.id[:8],
+        "name": lambda r: r.name,
+        "status": lambda r: r.status,
+        "started": lambda r: r.started_at,
+        "params": lambda r: ", ".join(f"{k}={v}" for k, v in r.params.items()),
+        "metrics": lambda r: ", ".join(f"{k}={v:.4g}" for k, v in r.metrics.items() if not k.startswith("system/")),
+    }
+    return Listing(kept, columns, "no run matches", [f"only the first {limit} are shown"] if is_more else [])
 
 
 # -- models
@@ -276,6 +383,7 @@ def deploy(
     rollout: Mapping[str, Any] | None = None,
     monitor: bool | Mapping[str, Any] = True,
     retrain: Callable[..., Any] | str | None = None,
+    purpose: str | None = None,
 ) -> str:
     """Serve a model under a name, watch it, and let it retrain itself; return the version that serves.
 
@@ -292,24 +400,31 @@ def deploy(
         monitor: watch drift and quality; fields of `monitoring.kinds.Monitor` to say how.
         retrain: a function from `Rows` to a fitted model, started when the monitor finds drift or decay. It is kept
             by its source, so it imports what it needs itself; or `file.py:name`.
+        purpose: what the features are looked up for, the monitor looks and the retraining reads; must be said where
+            the data set behind a feature or a policy asks for it.
 
     Raises:
         NotFound: no such model.
+        Forbidden: the data behind a feature may not be read for this purpose; nothing was declared.
         Unavailable: nothing came to serve within a minute; says why.
     """
-    at = home()
+    at = _here("deploy")
     target = model.name if isinstance(model, Version) else ref(model or name, "model").name
     names = [view if isinstance(view, str) else at.declare_view(view).name for view in features]
     pinned = service.name if service is not None and not isinstance(service, str) else service
+    used = at.resource(Ref("feature-service", pinned)).spec["views"] if pinned else []
+    for view in (*names, *(one["view"] for one in used)):
+        at.view_masks(ref(view, "feature-view").name, purpose)
     spec = {"features": names, "service": pinned, "key": key, "rollout": dict(rollout or {})}
     at.declare("deployment", name, model=f"{target}@champion", **spec)
     if monitor:
-        fields = dict(monitor) if isinstance(monitor, Mapping) else {}
+        fields = {"purpose": purpose, **(monitor if isinstance(monitor, Mapping) else {})}
         at.declare("monitor", name, of=f"deployment/{name}", **fields)
     if retrain is not None:
         function = retrain if isinstance(retrain, str) else _keep_source(at, name, retrain)
         recipe = "flyball.recipes.continuous_training:continuous_training"
         params = {"model": target, "deployment": name, "fit": function}
+        params |= {"purpose": purpose} if purpose is not None else {}
         at.declare("pipeline", f"retrain-{name}", function=recipe, params=params, uses=[f"model/{target}"])
         alarms = [f"monitor/{name}.drifting", f"monitor/{name}.decayed"] if monitor else []
         if alarms:
@@ -319,16 +434,92 @@ def deploy(
     return _wait_for_service(at, name)
 
 
-def predict(name: str, records: Any, key: str | None = None) -> Any:
-    """Answer a record, or a list of records; each answer has an `id` by which its truth can be told later."""
-    answers = home().predict(name, records, key)
+def predict(
+    name: str, records: Any, key: str | None = None, *, explain: bool = False, approximate: bool = False
+) -> Any:
+    """Answer a record, or a list of records; each answer has an `id` by which its truth can be told later.
+
+    Args:
+        explain: each answer says too what each input did for it, see `models.explaining`.
+        approximate: sample the explanation where the model has no exact one.
+    """
+    answers = home().predict(name, records, key, explain=explain, approximate=approximate)
     return answers[0] if isinstance(records, Mapping) else answers
+
+
+def score(
+    target: str,
+    rows: Any,
+    output: str | None = None,
+    *,
+    keep: Sequence[str] = (),
+    errors: Literal["refuse", "null"] = "refuse",
+    at: str | datetime | None = None,
+    threads: int = 1,
+    log: bool = False,
+    purpose: str | None = None,
+) -> Any:
+    """Answer all rows of a table, one each, in order: `fb.score("late", "flights@3", "flights-scored", keep=["id"])`.
+
+    Args:
+        target: a deployment, whose champion answers; or a model, `late`, `late@2`, whose rows give all inputs.
+        rows: a data set or its name, a path or glob, or a frame.
+        output: the data set that the answers become the next version of, in bounded memory, whatever is killed in
+            between; the same again is the same version. Without it they are returned as a frame.
+        keep: columns of the rows to stand beside the answers.
+        errors: `refuse` all for the first row that cannot be answered, or answer it with nulls and a `reason`.
+        at: features as of then: an instant, or the name of a column that says when each row was; default: now.
+        threads: how many call the model at once.
+        log: tell the prediction log of each row too; only with `output`.
+        purpose: what the rows are read for, where the data set or a policy asks for it.
+
+    Returns:
+        The version; without `output` a Polars frame.
+
+    Raises:
+        NotFound: no such model, data set, version or file.
+        InvalidInput: a row or a column is wrong, or there is no row.
+        Forbidden, StepFailed, Unavailable, Conflict: see `platform.scoring`.
+    """
+    at_home = _here("score")
+    given = rows.name if isinstance(rows, Dataset) else rows
+    if output is None:
+        if log:
+            raise InvalidInput("log=True goes with an output, so that what was logged can be told from what was not")
+        return at_home.score(target, given, keep=keep, errors=errors, at=at, threads=threads, purpose=purpose)
+    options: dict[str, Any] = {"keep": keep, "errors": errors, "at": at, "threads": threads, "purpose": purpose}
+    return at_home.score_into(target, given, output, log=log, **options)
+
+
+def sql(query: str, *, errors: Literal["refuse", "null"] = "refuse", purpose: str | None = None) -> pl.DataFrame:
+    """Return the rows of a SELECT over data sets, in which models answer.
+
+    `fb.sql("SELECT *, predict('late', distance, hour).probability AS p FROM flights")`; `anomaly('late', …)` says how
+    strange a row is to a model. A query reads data sets, as whoever asks may see them, and nothing else.
+
+    Args:
+        query: tables are data sets, `flights` or `"flights@3"`.
+        errors: what becomes of rows that a model cannot answer: `refuse` the query, or `null`.
+        purpose: what the rows are read for, where a data set or a policy asks for it.
+
+    Raises:
+        InvalidInput: wrong SQL, no data set of that name, or arguments that a model cannot take.
+        NotFound: no such model or version.
+        Forbidden: a data set may not be read.
+        MissingExtra: DuckDB is not installed.
+    """
+    return _here("sql").sql(query, errors=errors, purpose=purpose)
 
 
 def label(name: str, prediction: str | Mapping[str, Any], value: Any = None) -> int:
     """Tell the truth of one prediction of a deployment, or of many: `fb.label("late", {id: 1, other: 0})`."""
     home().resource(Ref("deployment", name))
     return home().label(prediction if isinstance(prediction, Mapping) else {prediction: value})
+
+
+def experiment(name: str) -> dict[str, Any]:
+    """Return how a deployment's rollout or experiment stands, or how the last one ended: see `flyball experiment`."""
+    return home().experiment_status(name)
 
 
 # -- features
@@ -342,7 +533,7 @@ def feature_service(
     Raises:
         InvalidInput: no view, or one twice; one is retired, or its features cannot be told.
     """
-    service = home().feature_service(name, views, owner=owner, description=description)
+    service = _here("feature_service").feature_service(name, views, owner=owner, description=description)
     _act()
     return service
 
@@ -361,7 +552,7 @@ def materialise(view: FeatureView | str, *, every: str | None = None) -> Upkeep:
         Conflict: what is stored is of another definition with this version; raise `version=`.
         StepFailed, InvalidInput: it cannot be computed.
     """
-    at = home()
+    at = _here("materialise")
     if not isinstance(view, str):
         at.declare_view(view)
     if every is not None:
@@ -378,7 +569,7 @@ def agreement(view: FeatureView | str, *, sample: int = 1_000) -> Agreement:
     Raises:
         NotFound: nothing of it is stored yet.
     """
-    return home().agreement(view, sample=sample)
+    return _here("agreement").agreement(view, sample=sample)
 
 
 def training_set(
@@ -408,7 +599,7 @@ def training_set(
         Conflict: what is stored of a view is of another definition than the one given.
         StepFailed: a view or function failed.
     """
-    return home().training_set(rows, features, at, sources, ages=ages, purpose=purpose)
+    return _here("training_set").training_set(rows, features, at, sources, ages=ages, purpose=purpose)
 
 
 def push(view: FeatureView | ViewSpec | str, rows: Any) -> int:
@@ -423,12 +614,18 @@ def push(view: FeatureView | ViewSpec | str, rows: Any) -> int:
     Raises:
         InvalidInput: a row is wrong, named with its number; nothing was written.
     """
-    return home().push(view, rows)
+    return _here("push").push(view, rows)
 
 
-def look_up(views: Iterable[FeatureView | ViewSpec | str], **keys: Any) -> dict[str, Any]:
-    """Return the features that serving would see now for the given keys."""
-    found = home().look_up(views, {name: [value] for name, value in keys.items()})
+def look_up(
+    views: Iterable[FeatureView | ViewSpec | str], purpose: str | None = None, /, **keys: Any
+) -> dict[str, Any]:
+    """Return the features that serving would see now for the given keys; `purpose`, by place, where one is asked for.
+
+    Raises:
+        Forbidden: the data behind a feature may not be read for this purpose.
+    """
+    found = _here("look_up").look_up(views, {name: [value] for name, value in keys.items()}, purpose=purpose)
     return {name: values[0] for name, values in found.items()}
 
 
@@ -437,7 +634,7 @@ def look_up(views: Iterable[FeatureView | ViewSpec | str], **keys: Any) -> dict[
 
 def watch(name: str) -> dict[str, Any]:
     """Return how a deployment does: who serves, how much was asked, what its monitor found, what was alarmed."""
-    at = home()
+    at = _here("watch")
     found = at.resource(Ref("deployment", name))
     monitor = next((m for m in at.resources("monitor") if m.spec["of"] in (name, f"deployment/{name}")), None)
     quality = at.monitor_results.of(monitor.name, "quality") if monitor else []
@@ -456,7 +653,15 @@ def why(target: str) -> str:
     """Return, as text, why a thing is as it is: `print(fb.why("deployment/late"))`."""
     from flyball.delivery.explain import told
 
+    remote = _remote()
+    if remote is not None:
+        return remote.why_told(target)
     at = home()
+    if target.startswith("prediction/"):
+        links = at.provenance(target.removeprefix("prediction/"))
+        return "\n".join(
+            f"{link.what}: {link.ref} ({link.said})" if link.said else f"{link.what}: {link.ref}" for link in links
+        )
     with at.ledger.read() as world:
         return told(at.why(target), world)
 
@@ -472,7 +677,7 @@ def submit(pipeline: Pipeline[..., Any], /, **params: Any) -> Run:
     Raises:
         InvalidInput: the pipeline stands in the script or notebook itself, where no other process finds it.
     """
-    at = home()
+    at = _here("submit")
     if pipeline.module == "__main__":
         raise InvalidInput(
             f"pipeline {pipeline.name} stands in the script itself, which a worker would run again from the top; "
@@ -493,7 +698,7 @@ def settle(timeout_s: float = _WAIT_S) -> None:
     Raises:
         Unavailable: it did not come to rest in time.
     """
-    at = home()
+    at = _here("settle")
     _act()
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -519,7 +724,7 @@ def _act() -> None:
     """Let the background loop work, when this process has one to run; a pipeline's worker has none."""
     from flyball.pipelines.execution import workbench
 
-    if workbench.get() is not None or reproduced().is_on:
+    if workbench.get() is not None or reproduced().is_on or _remote() is not None:
         return
     if _session.loop is None:
         _session.loop = home().loop()

@@ -5,6 +5,7 @@
     ├── NotFound              nothing has this name
     ├── Conflict              the world has moved on: stale revision, name taken, still referred to
     ├── Forbidden             the actor may not do this
+    │   └── Unauthenticated   it is not known who asks: no key, or one that does not hold
     ├── Corrupt               bytes are not what their digest says, or cannot be read back
     ├── Unavailable           cannot be done now, may be later: queue full, port in use, disk full, lease lost
     ├── Incompatible          made by another version: home of a newer release, bundle of an unknown format
@@ -31,6 +32,7 @@ __all__ = [
     "MissingExtra",
     "NotFound",
     "StepFailed",
+    "Unauthenticated",
     "Unavailable",
     "did_you_mean",
     "listed",
@@ -55,6 +57,10 @@ class Conflict(FlyballError):
 
 class Forbidden(FlyballError):
     """The actor lacks the permission."""
+
+
+class Unauthenticated(Forbidden):
+    """It is not known who asks: there is no key with the request, or one that does not hold."""
 
 
 class Corrupt(FlyballError):

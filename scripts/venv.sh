@@ -19,5 +19,7 @@ fi
 
 install=(.venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet)
 echo "installing $(grep -c == "$requirements") packages of $requirements (a minute or two the first time)" >&2
+torch=$(grep '^torch==' "$requirements" || true)  # first and alone, so that a build without CUDA is taken where there is one
+[ -z "$torch" ] || "${install[@]}" --no-deps "$torch"
 "${install[@]}" --requirement "$requirements"
 "${install[@]}" --no-deps --editable .

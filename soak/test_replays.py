@@ -39,3 +39,14 @@ def test_rented_bicycles_run_through_the_loop_without_the_columns_that_hold_the_
     assert found["alerts"]
     assert found["requests"]["sent"] == found["requests"]["answered"] == found["requests"]["logged"]
     assert processes_of(demo.home) == []
+
+
+def test_census_income_runs_through_the_loop(shared_data: Path, tmp_path: Path) -> None:
+    table = str(shared_data / "adult" / "adult.parquet")
+    demo = run(tmp_path / "home", "--data", table, "--target", "over_50k", "--entity", "person_id")
+    assert demo.code == 0, demo.printed[-4000:] + demo.errors[-2000:]
+    found = demo.result
+    assert found["quality"]["metric"] == "auc"
+    assert found["drift"]["feature"] == "capital_gain"
+    assert found["requests"]["sent"] == found["requests"]["logged"] == 24_421
+    assert processes_of(demo.home) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -17,15 +18,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = {
     "alembic": ("ledger/sql/",),
     "boto3": (),
-    "confluent_kafka": ("data/sources/kafka.py",),
-    "cronsim": ("pipelines/",),
+    "confluent_kafka": ("data/sources/kafka.py", "tracking/sinks/kafka.py", "serving/scoring/kafka.py"),
+    "cronsim": ("pipelines/", "serving/scaling.py"),
     "cryptography": ("models/signing.py", "delivery/webhooks/secrets.py"),
     "cyclonedx": ("models/bill.py",),
     "deltalake": ("data/sources/delta.py",),
-    "duckdb": ("data/formats.py",),
+    "duckdb": ("data/formats.py", "serving/scoring/queries.py"),
     "fastapi": ("wire/native/", "wire/openlineage/routes.py", "web/", "cli/up.py"),
+    "grpc": ("wire/oip/grpc.py",),
     "httptools": ("serving/connection.py",),
-    "httpx2": ("data/sources/", "wire/openlineage/sending.py"),
+    "httpx2": ("data/sources/", "remote/connection.py", "wire/openlineage/sending.py"),
     "jinja2": ("web/",),
     "lightgbm": ("models/flavors/lightgbm.py",),
     "model_signing": ("models/signing.py",),
@@ -36,11 +38,11 @@ CLIENTS = {
     "ray": (),
     "redis": ("storage/online/redis.py",),
     "scipy": (),
-    "skops": ("models/flavors/sklearn.py", "models/flavors/_sklearn"),
+    "skops": ("models/flavors/sklearn.py", "models/flavors/_sklearn", "models/flavors/mlmodel.py"),
     "sklearn": ("models/flavors/sklearn.py", "models/flavors/_sklearn", "demo/"),
     "sqlalchemy": ("ledger/sql/",),
     "starlette": ("wire/native/", "wire/mlflow/", "web/"),
-    "torch": (),
+    "torch": ("models/flavors/_pt2.py",),
     "typer": ("cli/",),
     "uvicorn": ("cli/", "wire/native/"),
     "uvloop": ("wire/oip/process.py", "cli/"),
@@ -67,8 +69,13 @@ def test_the_data_plane_loads_neither_the_loop_nor_the_ledger_nor_polars() -> No
     assert not {m for m in loaded if m.startswith(tuple(f"{s}." for s in strangers)) or m in strangers}
 
 
-def _imports() -> Iterator[tuple[str, str]]:
-    """Yield (file below flyball/, top-level name of what it imports), from anywhere in the file."""
+@functools.cache
+def _imports() -> frozenset[tuple[str, str]]:
+    """Return (file below flyball/, top-level name of what it imports), from anywhere in the file."""
+    return frozenset(_imported())
+
+
+def _imported() -> Iterator[tuple[str, str]]:
     package = ROOT / "flyball"
     for path in package.rglob("*.py"):
         file = path.relative_to(package).as_posix()

@@ -29,7 +29,7 @@ STRANGERS = {
 }
 
 # Import names of declared dependencies where they differ from the package's.
-IMPORTS = {"graphql-core": "graphql", "opentelemetry-proto": "opentelemetry", "pyyaml": "yaml"}
+IMPORTS = {"grpcio": "grpc", "graphql-core": "graphql", "opentelemetry-proto": "opentelemetry", "pyyaml": "yaml"}
 # Used without an import of ours: by the interpreter, for its time zones.
 UNSEEN = {"tzdata"}
 

@@ -26,8 +26,22 @@ __all__ = ["Before", "Home", "Json", "Limit", "WrongUse", "app", "main", "opened
 
 _ORDER = (
     *("init", "plan", "apply", "up", "demo", "run", "publish", "data", "contract", "model", "search", "get"),
-    *("describe", "events", "why", "logs", "import", "reproduce", "predict", "label", "promote", "approvals"),
-    *("review", "approve", "history"),
+    *(
+        "describe",
+        "events",
+        "why",
+        "logs",
+        "import",
+        "reproduce",
+        "predict",
+        "score",
+        "sql",
+        "topic",
+        "label",
+        "experiment",
+    ),
+    *("promote",),
+    *("approvals", "review", "approve", "history"),
     *("card", "risk", "rollback", "delete", "erase", "retention"),
     *("verify", "version"),
 )

@@ -47,15 +47,21 @@ def events(
 
 @app.command()
 def why(
-    what: Annotated[str, typer.Argument(help="A reference: deployment/late, model/late@2, event/812; or a kind.")],
+    what: Annotated[
+        str, typer.Argument(help="A reference: deployment/late, model/late@2, event/812, prediction/ID; or a kind.")
+    ],
     name: Annotated[str | None, typer.Argument(help="The name, when the first argument is a kind.")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Say why a thing is as it is, back to the first cause."""
+    """Say why a thing is as it is, back to the first cause; of a prediction, all that it comes from."""
     from flyball.delivery.explain import told
 
+    kind, _, id = (what if name is None else f"{what}/{name}").partition("/")
     with opened(home) as platform:
+        if kind in ("prediction", "predictions") and id:
+            _comes_from(platform, id, json)
+            return
         chain = platform.why(reference(what, name))
         if json:
             from flyball.wire.native.values import event_value
@@ -65,6 +71,14 @@ def why(
             return
         with platform.ledger.read() as world:
             say(told(chain, world))
+
+
+def _comes_from(platform: Platform, id: str, as_json: bool) -> None:
+    links = platform.provenance(id)
+    if as_json:
+        emit({"items": [link._asdict() for link in links], "next": None})
+    else:
+        table(["", "from", "which"], [list(link) for link in links])
 
 
 @app.command()

@@ -98,19 +98,31 @@ def approvals(
 
 @app.command()
 def history(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As model/late.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As model/late; deployment/late: its traffic.")],
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="As 2026-05-03T14:00; without a zone: this machine's.")
     ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Say which version was in which stage, when, who put it there and on what evidence."""
-    from flyball.wire.native.lifecycle import standing_value
+    """Say which version was in which stage, or served, when, who put it there and on what evidence."""
+    from flyball.wire.native.lifecycle import served_value, standing_value
     from flyball.wire.native.values import listing
 
     instant = _instant(at) if at is not None else None
     with opened(home) as platform:
+        if model.startswith("deployment/"):
+            tables = platform.served(reference(model), instant)
+            if json:
+                emit(listing(map(served_value, tables)))
+                return
+            moves = [
+                (f"{t.since:%Y-%m-%d %H:%M:%S}", f"{t.until:%Y-%m-%d %H:%M:%S}" if t.until else "now", t.text, t.action,
+                 _short(t.actor), t.reason)
+                for t in tables
+            ]  # fmt: skip
+            table(("since (UTC)", "until", "served", "event", "by", "because"), moves, "nothing served then")
+            return
         found = platform.history(reference(model if "/" in model else f"model/{model}"), instant)
     if json:
         emit(listing(map(standing_value, found)))

@@ -129,13 +129,16 @@ def scan(version: Version, home: Home = None, json: Json = False) -> None:
 def export_model(
     version: Version,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="FILE.zip, or a folder.")],
+    form: Annotated[
+        str, typer.Option("--as", metavar="FORM", help="bundle, or mlmodel: a folder that MLflow's clients load.")
+    ] = "bundle",
     home: Home = None,
 ) -> None:
     """Write a version with its signature as a zip archive, or as a folder that `model_signing` verifies."""
     if output.suffix == ".zip" and output.exists():
         raise Conflict(f"{output} is there already; remove it or name another file")
     with opened(home) as platform, working(f"exporting {version}"):
-        made = platform.export_model(version, output)
+        made = platform.export_model(version, output, form)
     note(f"wrote {output}: {made.ref.short}, {made.digest[:12]}")
 
 

@@ -58,6 +58,9 @@ def reproduce_run(
         Path | None,
         typer.Option("--directory", metavar="DIR", help="Where the script runs, if it reads files besides data sets."),
     ] = None,
+    environment: Annotated[
+        bool, typer.Option("--environment", help="In a virtual environment of the packages that the run recorded.")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -66,7 +69,9 @@ def reproduce_run(
     Nothing in the home changes. Exit code 1 when it failed, or a metric or parameter is different.
     """
     with opened(home) as platform, working("running it again"):
-        found = platform.reproduce(run.removeprefix("run/"), tolerance=tolerance, directory=directory)
+        found = platform.reproduce(
+            run.removeprefix("run/"), tolerance=tolerance, directory=directory, environment=environment
+        )
     if json:
         emit(found.to_dict())
     else:
@@ -76,6 +81,9 @@ def reproduce_run(
         say(
             f"run {found.run[:8]} is {'reproduced' if found.is_same else 'not reproduced'}; it {found.status} this time"
         )
+        if found.environment:
+            changes = [(one.package, one.recorded, one.here or "not here") for one in found.environment]
+            table(("package", "recorded", "here"), changes)
         for reason in found.reasons:
             note(f"perhaps because: {reason}")
     if not found.is_same:

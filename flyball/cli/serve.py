@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flyball.cli.app import Home, Json, WrongUse, app, opened, reference
-from flyball.cli.show import emit, say, working
+from flyball.cli.show import emit, say, table, working
 from flyball.errors import InvalidInput
 
 _ROWS_A_REQUEST = 1000
@@ -21,6 +21,10 @@ def predict(
     deployment: Annotated[str, typer.Argument(help="A deployment.")],
     data: Annotated[str, typer.Argument(help="A JSON record or list; a file of JSON or NDJSON; - for stdin.")],
     key: Annotated[str | None, typer.Option("--key", help="Keeps a caller on one variant.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say too what each input did.")] = False,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Sample the explanation of a model that has no exact one.")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -32,12 +36,14 @@ def predict(
         name = _named("deployment", deployment)
         plane = live_data_plane(platform.home)
         answers: list[dict[str, Any]] = []
-        for start in range(0, len(records), _ROWS_A_REQUEST):
-            part = records[start : start + _ROWS_A_REQUEST]
+        wishes: dict[str, bool] = {"explain": True, "approximate": approximate} if explain else {}
+        at_once = (10 if approximate else 100) if explain else _ROWS_A_REQUEST
+        for start in range(0, len(records), at_once):
+            part = records[start : start + at_once]
             if plane is not None:
-                answers += _ask(plane.address, name, part, key)
+                answers += _ask(plane.address, name, part, key, wishes)
             else:
-                answers += platform.predict(name, part, key)
+                answers += platform.predict(name, part, key, **wishes)
         if plane is None:
             platform.engine.close()
     if json:
@@ -46,6 +52,24 @@ def predict(
     for answer in answers:
         outputs = "  ".join(f"{output} {_figure(value)}" for output, value in answer["outputs"].items())
         say(f"{outputs}  ({answer['version']}, {answer['id']})")
+        if "explanation" in answer:
+            _tell(answer["explanation"])
+
+
+@app.command(name="explain")
+def explain_prediction(
+    prediction: Annotated[str, typer.Argument(help="A prediction's id.")],
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Sample the explanation of a model that has no exact one.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say what each input did for a logged prediction, from its log row and the model that answered it."""
+    id = prediction.removeprefix("prediction/")
+    with opened(home) as platform, working("explaining"):
+        found = platform.explanation(id, approximate)
+    emit(found) if json else _tell(found)
 
 
 @app.command()
@@ -148,13 +172,25 @@ def _lines(text: str, where: str) -> Iterator[Any]:
                 raise InvalidInput(f"{where}, line {number}, is not JSON: {error}") from None
 
 
-def _ask(address: str, name: str, records: list[Any], key: str | None) -> list[dict[str, Any]]:
+def _ask(address: str, name: str, records: list[Any], key: str | None, wishes: dict[str, bool]) -> list[dict[str, Any]]:
     """Ask the data plane over HTTP."""
     from flyball.cli.supervisor import post
 
-    question: dict[str, Any] = {"records": records} if key is None else {"records": records, "key": key}
+    question: dict[str, Any] = {"records": records, **wishes}
+    if key is not None:
+        question["key"] = key
     answer: list[dict[str, Any]] = post(f"{address}/v1/models/{name}:predict", question)["predictions"]
     return answer
+
+
+def _tell(explanation: dict[str, Any]) -> None:
+    """Print what inputs did, the largest first."""
+    of = f" of {explanation['class']}" if "class" in explanation else ""
+    say(f"{explanation['output']}{of}, in {explanation['scale']} ({explanation['method'].replace('_', ' ')})")
+    rows = [["base", f"{explanation['base']:+.4g}"]]
+    done = explanation["contributions"]
+    rows += [[name, f"{done[name]:+.4g}"] for name in sorted(done, key=lambda name: -abs(done[name] or 0))]
+    table(["input", "did"], [*rows, ["score", f"{explanation['score']:+.4g}"]])
 
 
 def _value(text: str) -> Any:

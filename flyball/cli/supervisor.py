@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -58,6 +59,8 @@ class LivePlane:
 
     pid: int
     address: str
+    grpc_address: str = ""
+    workers: int = 1
 
 
 def control_plane(home: Path) -> ControlPlane | None:
@@ -88,7 +91,10 @@ def post(url: str, document: Any, timeout_s: float = 60.0) -> Any:
         InvalidInput, NotFound, Unavailable: as the server says, in its words.
     """
     body = json.dumps(document, allow_nan=True).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    if os.environ.get("FLYBALL_TOKEN"):
+        headers["Authorization"] = f"Bearer {os.environ['FLYBALL_TOKEN']}"
+    request = urllib.request.Request(url, body, headers)
     try:
         with _opener().open(request, timeout=timeout_s) as answer:
             return json.loads(answer.read())
@@ -106,8 +112,18 @@ def post(url: str, document: Any, timeout_s: float = 60.0) -> Any:
 class DataPlane:
     """Keeps one data plane running for a home."""
 
-    def __init__(self, home: Path, host: str, port: int | None, default_port: int) -> None:
+    def __init__(
+        self,
+        home: Path,
+        host: str,
+        port: int | None,
+        default_port: int,
+        grpc_port: int | None = None,
+        workers: int | None = None,
+    ) -> None:
         self._home = home
+        self._workers = workers  # None: as the home's settings say
+        self._grpc_port = grpc_port  # None: as the data plane itself chooses
         self._host = host
         self._wanted_port = port  # None: whichever runs already, else the default
         self._port = default_port if port is None else port
@@ -132,7 +148,10 @@ class DataPlane:
         running = live_data_plane(self._home)
         if running is None:
             return self._port
-        if self._wanted_port not in (None, 0) and not running.address.endswith(f":{self._wanted_port}"):
+        is_elsewhere = self._wanted_port not in (None, 0) and not running.address.endswith(f":{self._wanted_port}")
+        if self._grpc_port not in (None, 0) and not running.grpc_address.endswith(f":{self._grpc_port}"):
+            is_elsewhere = True
+        if is_elsewhere or self._workers not in (None, running.workers):
             self._replaced = running
             return self._port
         log.info("adopting the data plane %d at %s", running.pid, running.address)
@@ -162,6 +181,8 @@ class DataPlane:
             if found is not None and found.pid == self._child.pid and _answers(found.address):
                 self.address = found.address
                 self._port = int(found.address.rsplit(":", 1)[1])
+                if found.grpc_address:  # so that it has the same again when it is started again
+                    self._grpc_port = int(found.grpc_address.rsplit(":", 1)[1])
                 return self.address
             if self._child.poll() is not None:
                 raise Unavailable(self._last_words() or f"the data plane ended ({self._how()}); see {self._log_path}")
@@ -200,6 +221,10 @@ class DataPlane:
             self._log_path.replace(self._log_path.with_suffix(".log.1"))
         command = [sys.executable, "-m", "flyball.wire.oip", "--home", str(self._home)]
         command += ["--host", self._host, "--port", str(self._port)]
+        if self._grpc_port is not None:
+            command += ["--grpc-port", str(self._grpc_port)]
+        if self._workers is not None:
+            command += ["--workers", str(self._workers)]
         with self._log_path.open("ab") as stream:
             self._log_start = stream.tell()
             self._child = subprocess.Popen(
@@ -249,20 +274,29 @@ def _told(home: Path) -> LivePlane | None:
         status = read_status(home / "serving" / "status.json")
     except (NotFound, Corrupt):
         return None
-    return LivePlane(status.pid, status.address) if status.pid > 0 and status.address else None
+    if status.pid <= 0 or not status.address:
+        return None
+    return LivePlane(status.pid, status.address, status.grpc_address, max(1, len(status.workers)))
 
 
 def _answers(address: str) -> bool:
     try:
-        with _opener().open(f"{address}/health", timeout=2.0) as answer:
+        # It is known by its process; its certificate names the address that clients use, and not this one.
+        with _opener(is_known=True).open(f"{address}/health", timeout=2.0) as answer:
             return bool(answer.status == 200)
-    except (OSError, ValueError):
-        return False
+    except (OSError, ValueError) as error:
+        # Who asks clients for a certificate serves, and has none of ours.
+        reason = getattr(error, "reason", error)
+        return address.startswith("https:") and isinstance(reason, ssl.SSLError)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(is_known: bool = False) -> urllib.request.OpenerDirector:
     # Proxies that the environment names are for the world outside, not for a server on this machine.
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    context = ssl.create_default_context()
+    if is_known:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
 
 
 def _arguments(pid: int) -> list[str] | None:

@@ -32,12 +32,14 @@ from flyball.settings import DEFAULT_PORT, DEFAULT_SERVE_PORT
 if TYPE_CHECKING:
     from flyball.cli.supervisor import DataPlane
     from flyball.platform import Platform
+    from flyball.serving.tls import Certificates
     from flyball.wire.openlineage.sending import OpenlineageSettings
 
 log = logging.getLogger("flyball.up")
 
 _STOP_S = 9.0  # from the signal to the end of all; what the pages and the loop leave of it is the data plane's
 _DRAIN_S = 2  # for pages and API calls in work
+_CERTIFICATES_S = 10.0  # how often the files are looked at
 _LOOP_S = 1.0  # for each thread of the loop to finish the call it is in; what it did not finish is done anew
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Of pages and API; 0 picks a free one.")]
@@ -45,20 +47,36 @@ ServePort = Annotated[
     int | None,
     typer.Option("--serve-port", min=0, max=65535, show_default=str(DEFAULT_SERVE_PORT), help="Of predictions."),
 ]
+GrpcPort = Annotated[
+    int | None,
+    typer.Option("--grpc-port", min=0, max=65535, show_default="7072", help="Of predictions over gRPC."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, max=64, show_default="1", help="Processes that answer predictions."),
+]
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 
 
 @app.command()
-def up(home: Home = None, port: Port = DEFAULT_PORT, serve_port: ServePort = None, host: Host = "127.0.0.1") -> None:
+def up(
+    home: Home = None,
+    port: Port = DEFAULT_PORT,
+    serve_port: ServePort = None,
+    grpc_port: GrpcPort = None,
+    workers: Workers = None,
+    host: Host = "127.0.0.1",
+) -> None:
     """Serve a home and keep it as declared, until Ctrl-C."""
     from flyball.cli.supervisor import DataPlane
     from flyball.platform import Platform
 
     path = Platform.home_of(home)
     ending = _Ending()
+    gc.disable()  # until all is imported: looking through it again and again takes a quarter of the time to the start
     with _alone(path), _listening(host, port) as listener:
         _write_logs(path)
-        plane = DataPlane(path, host, serve_port, DEFAULT_SERVE_PORT)
+        plane = DataPlane(path, host, serve_port, DEFAULT_SERVE_PORT, grpc_port, workers)
         needed = plane.look()
         if needed:
             _bound(host, needed, "--serve-port").close()  # taken by another: said before anything is started
@@ -105,6 +123,7 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
     from flyball.cli.supervisor import ControlPlane
     from flyball.clock import SYSTEM, format_instant
     from flyball.platform import Platform
+    from flyball.serving.tls import TlsSettings
     from flyball.wire.openlineage.sending import Exporter, OpenlineageSettings, receiver_of
 
     platform = Platform.open(path)
@@ -113,8 +132,12 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
         loop, webhooks = platform.loop(), platform.deliverer()
         lineage = settings.load(OpenlineageSettings, "openlineage", path)
         receiver = receiver_of(lineage, path)
-        server, web = _server(platform, loop, host, listener, lineage)
-        address = _shown(listener)
+        forwarder = platform.forwarder()
+        required = platform.auth_settings.required
+        is_asking = not _is_loopback(listener) if required is None else required
+        certificates = settings.load(TlsSettings, "tls", path).certificates(path, for_predictions=False)
+        server, web = _server(platform, loop, host, listener, lineage, is_asking, certificates)
+        address = _shown(listener, certificates is not None)
 
         def close() -> None:
             web.state.changes.close()
@@ -132,15 +155,36 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
             if predictions is not None and not ending.is_set.is_set():
                 with contextlib.suppress(OSError):  # whoever read our output may be gone
                     print(f"flyball is ready: pages {address}  predictions {predictions}  home {path}", flush=True)
+                    if is_asking:
+                        _tell_first_key(platform, address)
 
-        _resume_erasures(platform)
-        _spare_collector()
-        loop.start()
+        def act() -> None:
+            while not server.started:
+                if ending.is_set.wait(0.01):
+                    return
+            try:
+                loop.start()
+            except FlyballError as error:
+                ending.end(error)
+            except Exception:
+                log.exception("the controllers could not be made")
+                ending.end(Unavailable(f"the controllers could not be made; see {path / 'logs' / 'control-plane.log'}"))
+            _resume_erasures(platform)
+            _spare_collector()
+
+        threading.Thread(target=act, name="controllers", daemon=True).start()
         webhooks.start()
         if receiver is not None:
             exporter = Exporter(platform.ledger, receiver, path, lineage.namespace)
             exporter.start(lineage.every_s)
         threading.Thread(target=announce, name="announce", daemon=True).start()
+        if certificates is not None:
+            threading.Thread(target=_watch, args=(certificates, ending), name="certificates", daemon=True).start()
+        threading.Thread(target=platform.sealer().run, args=(ending.is_set,), name="sealing", daemon=True).start()
+        sweeping = platform.sweeping_timer()
+        threading.Thread(target=sweeping.run, args=(ending.is_set,), name="sweeping", daemon=True).start()
+        if forwarder is not None:
+            threading.Thread(target=forwarder.run, args=(ending.is_set,), name="sink", daemon=True).start()
         ControlPlane(os.getpid(), address, format_instant(SYSTEM.now())).write(path)
         ending.closes(close)
         if not ending.is_set.is_set():
@@ -162,6 +206,20 @@ def _serve(path: Path, host: str, listener: socket.socket, plane: DataPlane, end
         raise ending.error
 
 
+def _tell_first_key(platform: Platform, address: str) -> None:
+    """Make a key where there is none, and say how to log in: nobody could come in otherwise."""
+    try:
+        if platform.access_keys():
+            return
+        _, secret = platform.create_key("admin", "admin")
+    except FlyballError as error:
+        log.warning("no access key could be made: %s", error)
+        return
+    with contextlib.suppress(OSError):
+        print(f"log in at {address}/login with the access key {secret}", flush=True)
+        print("it may do everything and is shown this once; flyball key create makes others", flush=True)
+
+
 def _spare_collector() -> None:
     """Let the garbage collector leave alone what lives as long as the process.
 
@@ -171,6 +229,7 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 def _resume_erasures(platform: Platform) -> None:
@@ -186,32 +245,57 @@ def _resume_erasures(platform: Platform) -> None:
     threading.Thread(target=resume, name="erasures", daemon=True).start()
 
 
+def _watch(certificates: Certificates, ending: _Ending) -> None:
+    """Take up a certificate that was renewed."""
+    while not ending.is_set.wait(_CERTIFICATES_S):
+        certificates.refresh()
+
+
 def _server(
-    platform: Platform, loop: Any, host: str, listener: socket.socket, lineage: OpenlineageSettings
+    platform: Platform,
+    loop: Any,
+    host: str,
+    listener: socket.socket,
+    lineage: OpenlineageSettings,
+    is_asking: bool,
+    certificates: Certificates | None,
 ) -> tuple[Any, Any]:
-    """Return the HTTP server, not yet running, and its application."""
+    """Return the HTTP server, not yet running, and its application; `is_asking` for access keys."""
     import uvicorn
 
     from flyball.web.pages import mount
     from flyball.wire.mlflow.app import Fork
     from flyball.wire.native.app import make_app
+    from flyball.wire.native.connections import BoundedProtocol
     from flyball.wire.openlineage.routes import add_lineage
 
-    if not _is_loopback(listener):
+    if not is_asking and not _is_loopback(listener):
         log.warning("whoever reaches %s may do everything here: there is no login", _shown(listener))
     hosts, takes_addresses = _hosts(host, listener), not _is_loopback(listener)
-    web = make_app(platform, loop=loop, hosts=hosts, takes_addresses=takes_addresses)
-    add_lineage(web, platform, lineage.namespace)
-    mount(web, platform)
-    whole = Fork(web, platform, hosts, takes_addresses)
+    admission = platform.admission if is_asking else None
+    seen = platform.for_callers() if is_asking else platform
+    web = make_app(seen, loop=loop, hosts=hosts, takes_addresses=takes_addresses, admission=admission)
+    add_lineage(web, seen, lineage.namespace)
+    mount(web, seen)
+    whole = Fork(web, seen, hosts, takes_addresses, admission)
 
     class Server(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield  # signals are ours: they end the event streams and the data plane too
 
-    options = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": _DRAIN_S}
-    return Server(uvicorn.Config(whole, **options)), web  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": _DRAIN_S,
+    }
+    options |= {"http": BoundedProtocol, "ws": "none", "lifespan": "off"}
+    config = uvicorn.Config(whole, **options)
+    if certificates is not None:
+        config.load()
+        config.ssl = certificates.context  # uvicorn would make one of its own, which takes up no renewed certificate
+    return Server(config), web
 
 
 @contextmanager
@@ -281,9 +365,10 @@ def _hosts(host: str, listener: socket.socket) -> list[str]:
     return [host] if _is_loopback(listener) else [host, socket.gethostname(), socket.getfqdn()]
 
 
-def _shown(listener: socket.socket) -> str:
+def _shown(listener: socket.socket, is_secure: bool = False) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _write_logs(home: Path) -> None:

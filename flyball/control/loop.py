@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from flyball.clock import SYSTEM, Clock
 from flyball.control import Blocked, Controller, Outcome, Retry, World
@@ -43,16 +44,14 @@ class Loop:
     def __init__(
         self,
         ledger: Ledger,
-        controllers: Iterable[Controller],
+        controllers: Iterable[Controller] | Callable[[], Iterable[Controller]],
         clock: Clock = SYSTEM,
         settings: ControlSettings | None = None,
     ) -> None:
         self.ledger = ledger
         self.clock = clock
         self.settings = settings or ControlSettings()
-        self.controllers: dict[str, list[Controller]] = {}
-        for controller in controllers:  # a kind may have several; each keeps its own part of the status
-            self.controllers.setdefault(controller.kind, []).append(controller)
+        self._given = controllers  # or what makes them: they import much that a server's first answer does not need
         self.lease = Lease(ledger)
         self.queue = WakeQueue(clock)
         self._seen: int | None = None
@@ -61,8 +60,17 @@ class Loop:
         self._nudged = threading.Event()
         self.is_acting = False
 
+    @cached_property
+    def controllers(self) -> dict[str, list[Controller]]:
+        """Those of each kind; a kind may have several, and each keeps its own part of the status."""
+        found: dict[str, list[Controller]] = {}
+        for controller in self._given() if callable(self._given) else self._given:
+            found.setdefault(controller.kind, []).append(controller)
+        return found
+
     def start(self) -> None:
-        """Work in threads; returns at once. Without the lease it stands by until it gets it."""
+        """Work in threads; returns when the controllers are there. Without the lease it stands by until it gets it."""
+        assert self.controllers is not None
         self._spawn("control-watch", self._watch)
         for number in range(self.settings.workers):
             self._spawn(f"control-worker-{number}", self._work)

@@ -144,6 +144,7 @@ class Datasets:
         note: str = "",
         cause: int | None = None,
         see: See | None = None,
+        columns: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> Published:
         """Publish rows as the dataset's next version; the same rows again return the version they already are.
 
@@ -162,6 +163,8 @@ class Datasets:
             note: a sentence that stays with the version.
             cause: the event because of which this is done.
             see: how whoever publishes sees the rows of another dataset that SQL reads; default: as they are.
+            columns: where the columns of given rows come from, each as (`dataset/x@3`, column, `direct`), so that what
+                classifies those classifies them; of SQL it is found.
 
         Raises:
             NotFound: no such dataset.
@@ -183,7 +186,9 @@ class Datasets:
             newest = next(iter(world.versions.all("dataset", name, limit=1)), None) if own else None
         key = [key] if isinstance(key, str) else list(key or spec.key)
         contract = self.agreements.of(name, spec)
-        facts = self.agreements.keep(name, spec, contract) if contract is not None else {}
+        facts: Mapping[str, Any] = self.agreements.keep(name, spec, contract) if contract is not None else {}
+        if columns:
+            facts = {**facts, "columns": {column: [list(one) for one in from_] for column, from_ in columns.items()}}
         asked = _Asked(name, spec, contract, actor, run, tuple(made_from), note, cause, facts=facts)
         if source is not None:
             taken = self._intake.take(name, source, asked.texts, see)

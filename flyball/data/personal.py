@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flyball.storage.tables.in_memory import held
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -72,7 +74,11 @@ def findings(frame: pl.LazyFrame, classified: Iterable[str] = (), sample_rows: i
     wanted = [n for n, dtype in schema.items() if n not in known and (dtype == pl.String or dtype.is_integer())]
     if not wanted:
         return []
-    sample = frame.select(wanted).head(sample_rows).collect(engine="streaming")
+    rows = held(frame)
+    if rows is None:
+        sample = frame.select(wanted).head(sample_rows).collect(engine="streaming")
+    else:
+        sample = rows.head(sample_rows).select(wanted)
     some = sample[list(range(0, sample.height, max(1, sample.height // _PROBED)))]
     return [found for name in wanted if (found := _finding(name, sample[name], some[name])) is not None]
 
@@ -88,11 +94,12 @@ def _finding(name: str, sample: pl.Series, some: pl.Series) -> Finding | None:
     probed = _known(some)
     if len(probed) < min(_PROBED // 2, sample.len()):  # mostly missing: the few that are there decide
         probed = known = _known(sample)
-    for what, fits in _DETECTORS if is_text else _OF_NUMBERS:
-        count = sum(map(fits, probed))
+    compact = list(map(_compact, probed))  # once for all detectors
+    for what, fits, is_compact in _DETECTORS if is_text else _OF_NUMBERS:
+        count = sum(map(fits, compact if is_compact else probed))
         if count and count >= _PROBED_SHARE * len(probed):
             known = _known(sample) if known is None else known
-            count = sum(map(fits, known))
+            count = sum(map(fits, map(_compact, known) if is_compact else known))
             if count >= _LEAST and count >= _SHARE * len(known):
                 return Finding(name, what, count / len(known))
     if probed and is_text and _NAME_COLUMN.search(_snake(name)):
@@ -131,32 +138,32 @@ def _compact(text: str) -> str:
 
 
 def _is_email(text: str) -> bool:
-    return len(text) <= 254 and _EMAIL.fullmatch(text.strip()) is not None
+    return "@" in text and len(text) <= 254 and _EMAIL.fullmatch(text.strip()) is not None
 
 
-def _is_iban(text: str) -> bool:
-    compact = _compact(text).upper()
+def _is_iban(compact: str) -> bool:
+    compact = compact.upper()
     return _IBAN.fullmatch(compact) is not None and mod97_holds(compact)
 
 
-def _is_card(text: str) -> bool:
-    compact = _compact(text)
+def _is_card(compact: str) -> bool:
     return _CARD.fullmatch(compact) is not None and compact[0] in "23456" and luhn_holds(compact)
 
 
-def _is_phone(text: str) -> bool:
-    return _PHONE.fullmatch(_compact(text)) is not None
+def _is_phone(compact: str) -> bool:
+    return _PHONE.fullmatch(compact) is not None
 
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_").replace(" ", "_")
 
 
-_Detectors = tuple[tuple[str, Callable[[str], bool]], ...]
+# What is found, what finds it, and whether it looks at values without separators.
+_Detectors = tuple[tuple[str, Callable[[str], bool], bool], ...]
 _DETECTORS: _Detectors = (
-    ("e-mail addresses", _is_email),
-    ("IBANs", _is_iban),
-    ("payment card numbers", _is_card),
-    ("telephone numbers", _is_phone),
+    ("e-mail addresses", _is_email, False),
+    ("IBANs", _is_iban, True),
+    ("payment card numbers", _is_card, True),
+    ("telephone numbers", _is_phone, True),
 )
-_OF_NUMBERS: _Detectors = (("payment card numbers", _is_card),)
+_OF_NUMBERS: _Detectors = (("payment card numbers", _is_card, True),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["Plan", "plan_of"]
+
+_UNFIT = (TypeError, ValueError, OverflowError, AttributeError)  # beside Polars' own: a rule does not fit the data
 
 
 @dataclass
@@ -133,9 +136,27 @@ def plan_of(lazy: pl.LazyFrame, contract: Contract, now: datetime, resolve: Reso
             continue
         try:
             _add(plan, rule, table, empty)
-        except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        except (*_UNFIT, pl.exceptions.PolarsError) as error:
             plan.give_up(rule.id, f"cannot be evaluated on this data: {reason_of(error)}")
+    _try_rows(plan, empty)
     return plan
+
+
+def _try_rows(plan: Plan, empty: pl.DataFrame) -> None:
+    """Give up row rules that do not fit: all are tried together, and one by one only where that fails."""
+    import polars as pl
+
+    masks = {rule_id: test.fails for rule_id, test in plan.row_tests.items() if test.fails is not None}
+    with suppress(*_UNFIT, pl.exceptions.PolarsError):
+        if all(dtype in (pl.Boolean, pl.Null) for dtype in empty.select(**masks).dtypes):
+            return
+    for rule_id, mask in masks.items():
+        try:
+            kind = empty.select(mask.alias("fails"))["fails"].dtype
+            if kind not in (pl.Boolean, pl.Null):
+                raise TypeError(f"the condition is {str(kind).lower()}, not true or false")
+        except (*_UNFIT, pl.exceptions.PolarsError) as error:
+            plan.give_up(rule_id, f"cannot be evaluated on this data: {reason_of(error)}")
 
 
 def _add(plan: Plan, rule: Rule, table: Table, empty: pl.DataFrame) -> None:
@@ -143,10 +164,6 @@ def _add(plan: Plan, rule: Rule, table: Table, empty: pl.DataFrame) -> None:
 
     test = find_check(rule.check).compile(rule, table)
     if isinstance(test, RowTest):
-        if test.fails is not None:
-            kind = empty.select(test.fails.alias("fails"))["fails"].dtype
-            if kind not in (pl.Boolean, pl.Null):
-                raise TypeError(f"the condition is {str(kind).lower()}, not true or false")
         plan.row_tests[rule.id] = test
     elif isinstance(test, KeyTest):
         if test.columns not in plan.keys:

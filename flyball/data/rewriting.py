@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from flyball.data.packs import packs_of
 from flyball.errors import Conflict, Corrupt, FlyballError, Incompatible, NotFound
 from flyball.ledger import Ledger, Transaction
+from flyball.ledger.artifacts import Without
 from flyball.ledger.runs import Run
 from flyball.ledger.versions import Version
 from flyball.storage.blobs import BlobStore
@@ -179,13 +180,14 @@ def references(
     tables: TableStore,
     blobs: BlobStore,
     *,
-    without: Collection[str] = (),
+    without: Without = lambda owner, path: False,  # noqa: ARG005
     unreadable: Callable[[str], None] = lambda what: None,  # noqa: ARG005
 ) -> Iterator[str]:
     """Yield the digest of every blob that something in the ledger refers to, some of them several times.
 
     Args:
-        without: owners of files (runs, logged models) that do not count.
+        without: which files do not count, by owner (a run, a logged model, or nobody) and path; of a run all that it
+            has when it holds for the path "".
         unreadable: gets the reference of each version whose own list of blobs cannot be read, so that what it refers
             to is not known.
     """
@@ -214,10 +216,10 @@ def references(
             yield from (str(document) for document in documents if document)
         kept = (reference_of(version) for version in world.versions.all("model", limit=_MOST))
         yield from (blob for blob in kept if blob)
-        yield from (digest for owner, digest in world.artifacts.digests() if owner not in without)
-        for run in all_runs(world):
-            outputs = run.result.get("outputs", []) if run.id not in without else []
-            yield from (str(kept.get("digest")) for kept in outputs if isinstance(kept, dict))
+        yield from (digest for _, digest in world.artifacts.digests(without))
+        for run, outputs in world.runs.outputs():
+            if not without(run, ""):
+                yield from (str(kept.get("digest")) for kept in outputs if isinstance(kept, dict))
 
 
 def all_runs(world: Transaction, kind: str | None = None) -> Iterator[Run]:

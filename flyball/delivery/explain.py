@@ -255,6 +255,8 @@ def _serves(event: Event, _world: Transaction) -> str:
 def _rollout_started(event: Event, _world: Transaction) -> str:
     detail = event.detail
     share, champion = detail.get("share", 0), detail.get("champion")
+    if detail.get("strategy") == "shadow":
+        return f"{detail.get('challenger')} shadows {champion} on {share:g} % of {event.ref}"
     return f"{detail.get('challenger')} was let into {event.ref} at {share:g} % beside {champion}"
 
 
@@ -264,7 +266,12 @@ def _rollout_stepped(event: Event, _world: Transaction) -> str:
 
 
 def _promoted(event: Event, _world: Transaction) -> str:
-    return f"{event.detail.get('challenger')} was promoted by its canary{_because(event.detail)}"
+    by = _STRATEGIES.get(str(event.detail.get("strategy", "canary")), "rollout")
+    return f"{event.detail.get('challenger')} was promoted by its {by}{_because(event.detail)}"
+
+
+def _reported(event: Event, _world: Transaction) -> str:
+    return f"{event.detail.get('challenger')} was tried in the shadow of {event.ref}{_because(event.detail)}"
 
 
 def _rolled_back(event: Event, _world: Transaction) -> str:
@@ -404,6 +411,14 @@ def _looked(event: Event, _world: Transaction) -> str:
     return f"{event.ref} watches for what it is on"
 
 
+_STRATEGIES = {
+    "ab": "A/B experiment",
+    "bandit": "bandit",
+    "blue_green": "blue/green switch",
+    "canary": "canary",
+    "shadow": "shadow",
+}
+
 _TELLERS: Mapping[str, _Teller] = {
     "aliased": _aliased,
     "approved": _approved,
@@ -433,6 +448,7 @@ _TELLERS: Mapping[str, _Teller] = {
     "queued": _queued,
     "ran": _ran,
     "refused": _refused,
+    "reported": _reported,
     "resolved": _resolved,
     "risk assessed": _written,
     "rolled back": _rolled_back,

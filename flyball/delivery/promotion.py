@@ -241,7 +241,12 @@ def roll_back(deployment: str, writing: Transaction) -> str:
         status = {k: v for k, v in resource.status.items() if k != "rollout"}
         status["serving"] = _champion_alone(resource.status["serving"])
         status["last_rollout"] = {**rollout, "verdict": "rolled back", "reason": "a person ended it"}
-        detail = {"challenger": f"{model}@{rollout['challenger']}", "reason": "a person ended it"}
+        alone = status["serving"]["variants"][0]
+        detail = {
+            "challenger": f"{model}@{rollout['challenger']}",
+            "reason": "a person ended it",
+            "traffic": [{name: alone[name] for name in ("name", "version", "weight")}],
+        }
         applied = writing.resources.set_status("deployment", deployment, status, action="rolled back", detail=detail)
         writing.versions.set_alias(
             "model", model, "challenger", None, cause=applied.event.seq if applied.event else None

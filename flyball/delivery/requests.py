@@ -186,11 +186,11 @@ def keep_stages(world: Transaction, name: str, model: Model, cause: int | None =
         world.notes.change("model", name, number, stage=stage, cause=cause)
 
 
-def stage_by_hand(world: Transaction, version: Version, to: str, now: datetime, known: Known) -> Request | None:
-    """Put a version in a stage as an MLflow client asks for it; None where the model leaves that to whoever asks.
+def stage_by_hand(world: Transaction, version: Version, to: str, now: datetime, known: Known) -> bool:
+    """Put a version in a stage as an MLflow client asks for it; False where the model leaves that to whoever asks.
 
-    On a model that declares stages it is a promotion like any other, which is done at once or refused: the client
-    cannot wait for reviews.
+    On a model with stages, declared or the default ones, it is a promotion like any other, which is done at once or
+    refused: the client cannot wait for reviews. Where it is there already, nothing is done, as MLflow has it.
 
     Args:
         to: the empty text is the first stage.
@@ -200,15 +200,19 @@ def stage_by_hand(world: Transaction, version: Version, to: str, now: datetime, 
         InvalidInput, Conflict: as `ask`.
     """
     model = model_of(world, version.name)
-    if not model.stages:
-        return None
-    stage = stage_named(model.stages, to) if to else model.stages[0]
-    if stage.approvers is not None and stage_of(world, version) != stage:
+    if not model.stages and model.promotion == "by hand":
+        return False
+    stages = stages_of(model)
+    stage = stage_named(stages, to) if to else stages[0]
+    if stage_of(world, version) == stage:
+        return True
+    if stage.approvers is not None:
         raise Forbidden(
             f"people must agree before {version.ref.short} enters {stage.name}; ask them: "
             f"flyball promote {version.ref.short} --to {stage.name} --reason …"
         )
-    return ask(world, version, stage.name, "by an MLflow client", now, known)
+    ask(world, version, stage.name, "by an MLflow client", now, known)
+    return True
 
 
 def check_free(world: Transaction, name: str, *, alias: str | None = None, number: int | None = None) -> None:

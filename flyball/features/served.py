@@ -26,6 +26,11 @@ class LoadedFunction:
         self.outputs = spec.outputs
         self._function = function
 
+    @property
+    def types(self) -> Mapping[str, type] | None:
+        """What its features are, None where the function does not declare it."""
+        return self._function.outputs
+
     def columns(self, fields: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
         """Run the function once a row and return name → values; None for each feature of a row it says nothing of.
 

@@ -11,14 +11,15 @@ How several policies work together, from the strictest rule down:
    and to nobody else. A policy that names the column replaces this default, also to loosen it.
 4. The shortest retention of the dataset and its policies holds.
 5. What is made of datasets inherits their purposes and their retention, those of policies that speak of them too, by
-   1 and 4: it may be read for what all of them allow, and is kept as long as all of them allow.
+   1 and 4: it may be read for what all of them allow, and is kept as long as all of them allow. Regions too, unless a
+   policy with regions says otherwise: one that speaks of what was made, and not of what it was made of.
 
 Facts are plain values, because this room knows neither datasets nor models: `privacy` gathers them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -117,7 +118,7 @@ def decide(
         region: where this home is; None: not said.
     """
     applying = _applying(facts, policies)
-    reason = _purpose_refused(facts, policies, purpose) or _region_refused(facts, applying, region, "read")
+    reason = _purpose_refused(facts, policies, purpose) or _region_refused(facts, policies, region, "read")
     if reason is not None:
         return Decision(False, reason, purpose=purpose)
     masks: dict[str, Masking] = {}
@@ -135,7 +136,7 @@ def masking_of(column: str, facts: Facts, policies: Mapping[str, Policy], princi
 
 def judge_residency(facts: Facts, policies: Mapping[str, Policy], region: str | None) -> str | None:
     """Return why rows of a dataset may not be written to a home in `region`, None when they may."""
-    return _region_refused(facts, _applying(facts, policies), region, "kept")
+    return _region_refused(facts, policies, region, "kept")
 
 
 def judge_model(
@@ -267,19 +268,29 @@ def _purpose_refused(facts: Facts, policies: Mapping[str, Policy], purpose: str 
 
 
 def _region_refused(facts: Facts, policies: Mapping[str, Policy], region: str | None, act: str) -> str | None:
-    places = [(f"dataset/{facts.name}", [facts.residency])] if facts.residency else []
-    places += [(f"policy/{name}", p.regions) for name, p in policies.items() if p.regions]
-    for who, allowed in places:
+    for who, allowed, one in _places(facts, policies):
+        what = f"dataset/{facts.name}" + (f", made of dataset/{one.name}," if one is not facts else "")
         if region is None:
             return (
-                f"{who} says that dataset/{facts.name} may be {act} in {listed(allowed)} only, and this home does not "
+                f"{who} says that {what} may be {act} in {listed(allowed)} only, and this home does not "
                 f'say where it is; set region = "{allowed[0]}" under [governance] in flyball.toml'
             )
         if region not in allowed:
-            return (
-                f"{who} says that dataset/{facts.name} may be {act} in {listed(allowed)} only; this home is in {region}"
-            )
+            return f"{who} says that {what} may be {act} in {listed(allowed)} only; this home is in {region}"
     return None
+
+
+def _places(facts: Facts, policies: Mapping[str, Policy]) -> Iterator[tuple[str, list[str], Facts]]:
+    """Yield who says where rows may be, which regions, and of which dataset it says so."""
+    own = {name for name, policy in _applying(facts, policies).items() if policy.regions}
+    for one in (facts, *facts.behind):
+        said = {name: policy for name, policy in _applying(one, policies).items() if policy.regions}
+        if one is not facts and own - set(said):
+            continue  # somebody who makes policies says where what was made of it may be
+        if one.residency:
+            yield f"dataset/{one.name}", [one.residency], one
+        for name, policy in said.items():
+            yield f"policy/{name}", policy.regions, one
 
 
 def _masking(column: str, known: ColumnFacts, policies: Mapping[str, Policy], principal: Principal) -> Masking | None:

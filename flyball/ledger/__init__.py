@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from flyball.ledger.access_keys import AccessKeys
 from flyball.ledger.artifacts import Artifacts
 from flyball.ledger.deliveries import Deliveries
 from flyball.ledger.evaluation_sets import EvaluationSets, Scorers
@@ -78,6 +79,8 @@ class Transaction(Protocol):
     def papers(self) -> Papers: ...
     @property
     def deliveries(self) -> Deliveries: ...
+    @property
+    def access_keys(self) -> AccessKeys: ...
     @property
     def lineage(self) -> Lineage: ...
     @property

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from flyball.errors import InvalidInput
 from flyball.ledger.runs import Artifact
 
-__all__ = ["NOBODY", "Artifacts", "Entry", "check_path", "location_of", "proxied"]
+__all__ = ["NOBODY", "Artifacts", "Entry", "Without", "check_path", "location_of", "proxied"]
 
 NOBODY = ""
 """The owner of files at paths that belong to no run and no logged model."""
+
+Without = Callable[[str, str], bool]
+"""Whether the file of an owner at a path is left out."""
 
 _LONGEST_BYTES = 1024  # of a whole path, as S3 has it; an index of PostgreSQL takes 2,700
 _LONGEST_NAME_BYTES = 255  # of one name in it, as file systems have it: it shall be possible to download
@@ -80,8 +83,12 @@ class Artifacts(Protocol):
         """Return the runs and logged models of an experiment that have files."""
         ...
 
-    def digests(self) -> Iterator[tuple[str, str]]:
-        """Yield owner and digest of every file."""
+    def digests(self, without: Without | None = None) -> Iterator[tuple[str, str]]:
+        """Yield owner and digest of every file; of those that `without` holds of (owner, path), nothing."""
+        ...
+
+    def owners_of_models(self) -> list[str]:
+        """Return the logged models that have files, also those that are not there themselves."""
         ...
 
 

@@ -129,6 +129,16 @@ class LoggedModels(Protocol):
         """Mark a model as deleted; doing it again changes nothing. Raises NotFound."""
         ...
 
+    def every(self, after: str = "", limit: int = 200) -> list[LoggedModel]:
+        """Return models by id, behind one of them, deleted or not, without their points."""
+        ...
+
+    def rewrite(
+        self, id: str, *, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Replace what is told of a model, because a person's data must leave it; what is None stays; notes nothing."""
+        ...
+
     def log(self, points: Iterable[ModelPoint]) -> None:
         """Keep points; repeats are dropped. Raises NotFound: a model does not exist."""
         ...

@@ -7,16 +7,21 @@ of a metric is that of its newest point by (step, time, value), whatever the ord
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol
+from functools import cached_property
+from itertools import chain
+from math import isfinite
+from typing import NamedTuple, Protocol, overload
 
-__all__ = ["LARGEST", "Logged", "Point", "Points", "kept_value", "newest"]
+__all__ = ["LARGEST", "Logged", "Point", "PointColumns", "Points", "kept_value", "newest"]
 
 LARGEST = 1.7976931348623157e308
 """How ±infinity is kept: neither JSON nor MLflow's clients know it."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INT64 = 1 << 63
+_ONE_FLOAT, _ONE_INT = {float}, {int}
 
 
 class Point(NamedTuple):
@@ -31,6 +36,50 @@ class Point(NamedTuple):
     def at(self) -> datetime:
         """The time as an instant."""
         return _EPOCH + timedelta(milliseconds=self.at_ms)
+
+
+class PointColumns(Sequence[Point]):
+    """Points column by column: to check and to pack a thousand is several times as quick as with an object for each."""
+
+    def __init__(self, keys: list[str], values: list[float], steps: list[int], ats: list[int]) -> None:
+        self.keys, self.values, self.steps, self.ats = keys, values, steps, ats
+
+    @classmethod
+    def of(cls, points: Iterable[Point]) -> PointColumns:
+        """Return points as columns."""
+        if isinstance(points, PointColumns):
+            return points
+        every = list(points)  # `zip(*every)` would make an iterator for each point, and wake the collector
+        return cls([p[0] for p in every], [p[1] for p in every], [p[2] for p in every], [p[3] for p in every])
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether they are kept as they stand: finite floats, whole steps of 64 bits, times since 1970."""
+        if not self.values:
+            return True
+        return (
+            set(map(type, self.values)) == _ONE_FLOAT
+            and set(map(type, chain(self.steps, self.ats))) == _ONE_INT
+            and min(self.ats) >= 0
+            and max(self.ats) < _INT64
+            and min(self.steps) >= -_INT64
+            and max(self.steps) < _INT64
+            and all(map(isfinite, self.values))
+        )
+
+    @overload
+    def __getitem__(self, place: int) -> Point: ...
+    @overload
+    def __getitem__(self, place: slice) -> PointColumns: ...
+    def __getitem__(self, place: int | slice) -> Point | PointColumns:
+        found = self.keys[place], self.values[place], self.steps[place], self.ats[place]
+        return PointColumns(*found) if isinstance(place, slice) else Point(*found)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Point]:
+        return map(Point._make, zip(self.keys, self.values, self.steps, self.ats, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.values)
 
 
 class Logged(NamedTuple):

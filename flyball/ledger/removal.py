@@ -1,13 +1,14 @@
 """What was marked as deleted leaves for good, and a tombstone stays, so that lineage can still say what it was.
 
 Marking is undone by restoring; this is not. A run goes with its points and the records of its files, a logged model
-with its points, an experiment when nothing of it is left. Edges of lineage and events of the journal stay: they name
-the thing, and the tombstone tells what it was. Bytes are the sweep's (`flyball.tracking.sweeping`).
+with its points, an experiment when no run, logged model or trace of it is left. Edges of lineage and events of the
+journal stay: they name the thing, and the tombstone tells what it was. Bytes are the sweep's
+(`flyball.tracking.sweeping`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
@@ -56,8 +57,11 @@ class Removal(Protocol):
         """Yield the ids of all runs and logged models of an experiment, deleted or not."""
         ...
 
-    def remove(self, marked: Marked) -> Tombstone | None:
-        """Remove it; None when it was restored, marked anew or removed meanwhile, or an experiment is not empty."""
+    def remove(self, given: Sequence[Marked]) -> list[Tombstone]:
+        """Remove things, each with its event; return what is left of them, in their order.
+
+        Those stay that were restored, marked anew or removed meanwhile, and experiments that are not empty.
+        """
         ...
 
     def tombstone(self, ref: str) -> Tombstone | None:

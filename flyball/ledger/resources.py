@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -58,6 +58,14 @@ class Resources(Protocol):
 
     def page(self, kind: str, offset: int, limit: int) -> tuple[list[Resource], int]:
         """Return some resources of a kind, by name, and how many there are in all; the others are not read."""
+        ...
+
+    def likely(self, kind: str, words: Sequence[str] = ()) -> Iterator[Resource]:
+        """Yield the resources of a kind, by name, a few in memory at a time, for a caller that looks at each again.
+
+        Those are passed over whose name and spec together lack a word, in whatever case. Words that may be written
+        otherwise in JSON (not ASCII, marks) are not looked for.
+        """
         ...
 
     def spec_values(self, kind: str, *fields: str) -> list[tuple[Any, ...]]:

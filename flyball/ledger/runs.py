@@ -8,7 +8,7 @@ again, only a deleted one may not.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -265,6 +265,10 @@ class Runs(Protocol):
 
     def artifacts(self, id: str) -> list[Artifact]:
         """Return the run's files by path."""
+        ...
+
+    def outputs(self) -> Iterator[tuple[str, list[Any]]]:
+        """Yield each run whose result has `outputs` (what a step of a pipeline came to), with them."""
         ...
 
     def rewrite(

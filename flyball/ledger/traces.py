@@ -177,7 +177,31 @@ class Traces(Protocol):
         until_ms: int | None = None,
         most: int | None = None,
     ) -> int:
-        """Remove traces by id, or the oldest that began at `until_ms` or before; return how many."""
+        """Remove traces by id, or the oldest that began at `until_ms` or before; return how many.
+
+        What was said of them and the records of their files go with them; bytes are the sweep's.
+        """
+        ...
+
+    def until(self, experiment: str, until_ms: int | None = None) -> Iterator[str]:
+        """Yield the ids of an experiment's traces that began at a time or before, or of all."""
+        ...
+
+    def files_of(self, experiment: str, ids: Iterable[str]) -> dict[str, str]:
+        """Return the folders of traces' files at the artifact proxy, with whose each is; none for files elsewhere."""
+        ...
+
+    def every(self, after: str = "", limit: int = 200) -> list[Trace]:
+        """Return traces of all experiments by id, behind one of them."""
+        ...
+
+    def rewrite(self, trace: Trace, texts: Sequence[str] | None, marks: Iterable[SpanMark] = ()) -> None:
+        """Replace what is kept of a trace and said of it, because a person's data must leave it; notes nothing.
+
+        Args:
+            texts: of all its spans; None: they stay, with their marks.
+            marks: of all its spans.
+        """
         ...
 
     def link(self, ids: Iterable[str], kind: Literal["run", "prompt"], target: str) -> None:

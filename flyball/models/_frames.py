@@ -15,7 +15,7 @@ import numpy as np
 
 from flyball.errors import InvalidInput, listed
 
-__all__ = ["Described", "describe", "library_of", "values_of"]
+__all__ = ["Described", "arrays", "describe", "library_of", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ def values_of(rows: Any, limit: int | None = None) -> dict[str, Any]:
         f"an example of type {type(rows).__name__} cannot be read; expected a polars or pandas DataFrame, a NumPy "
         "array, a dict of columns or a non-empty list of dicts"
     )
+
+
+def arrays(rows: Any) -> Any:
+    """Return tensors of PyTorch, alone or in a dict, as NumPy arrays; whatever else it is as it is."""
+    if isinstance(rows, Mapping):
+        return {name: arrays(values) for name, values in rows.items()}
+    return rows.detach().cpu().numpy() if type(rows).__module__.partition(".")[0] == "torch" else rows
 
 
 def _refuse_lazy(rows: Any) -> None:

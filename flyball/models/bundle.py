@@ -15,6 +15,7 @@ configuration, data references, tests, documents.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from flyball.errors import (
 )
 from flyball.models import _archive, _frames, _manifest, environment
 from flyball.models._columns import Column, shown
+from flyball.models.explaining import Explanation, explained
 from flyball.models.signature import Signature
 from flyball.models.trust import refuse_unsafe
 from flyball.models.unsafe import Finding, scan_files
@@ -52,10 +54,12 @@ __all__ = [
     "export",
     "export_folder",
     "import_",
+    "keep",
     "load",
     "read_manifest",
     "save",
     "scan",
+    "served_by",
 ]
 
 Predict = Callable[[Mapping[str, Column]], dict[str, Column]]
@@ -137,7 +141,19 @@ class LoadedModel:
         except Exception as error:
             raise StepFailed(f"the model failed on these rows: {type(error).__name__}: {str(error)[:300]}") from error
 
-    def example(self) -> dict[str, Column] | None:
+    def explain(self, columns: Mapping[str, Column], is_approximate: bool = False) -> Explanation:
+        """Return what each input did for the answers to checked columns; see `explaining`.
+
+        Args:
+            is_approximate: sample where there is no exact way.
+
+        Raises:
+            InvalidInput: the model cannot be explained so, or not so many rows at once.
+            StepFailed: the model's own code failed.
+        """
+        return explained(self._predict, self.predict, self.signature, columns, self.example(), is_approximate)
+
+    def example(self) -> Mapping[str, Column] | None:
         """Return the example rows as checked columns, or None when the bundle was saved without."""
         columns = self.bundle.manifest["example"]
         return None if columns is None else self.signature.columns_from(columns)
@@ -177,6 +193,7 @@ def save(
     Whatever is raised, nothing was stored.
     """
     name, module = _flavor_of(model, flavor)
+    example = _frames.arrays(example)
     answers = None if example is None else _guarded(lambda: module.answer(model, example), "on its example")
     if signature is None:
         signature = module.signature(model, example, answers)
@@ -208,11 +225,43 @@ def save(
         "environment": recorded,
         "metadata": dict(metadata or {}),
     }
-    text = _manifest.canonical(manifest)
-    bundle = Bundle(digest_of(text), _manifest.read(text))
+    bundle, text = _described(manifest)
     reloaded = _loaded(bundle, contents)
     if checked is not None and answers is not None:
         _check_answers(reloaded, checked, answers)
+    for data in contents.values():
+        blobs.put(data)
+    blobs.put(text)
+    return bundle
+
+
+def keep(
+    blobs: BlobStore, flavor: str, signature: Signature, files: Mapping[str, bytes], metadata: Mapping[str, Any]
+) -> Bundle:
+    """Store a model's files as a bundle without loading any of them, so without proof that they answer.
+
+    Args:
+        files: path → bytes below `model/`, as the flavour's `load` takes them.
+        metadata: plain JSON values.
+
+    Raises:
+        InvalidInput: a path leads out of the bundle.
+    """
+    recorded = environment.recorded(plugins.find(_FLAVORS, flavor).packages())
+    contents = {f"model/{path}": data for path, data in files.items()}
+    contents[_REQUIREMENTS] = environment.requirements(recorded).encode()
+    _manifest.check_paths(contents)
+    bundle, text = _described(
+        {
+            "format": _manifest.FORMAT,
+            "flavor": flavor,
+            "files": {path: {"digest": digest_of(data), "size": len(data)} for path, data in contents.items()},
+            "signature": signature.to_dict(),
+            "example": None,
+            "environment": recorded,
+            "metadata": dict(metadata),
+        }
+    )
     for data in contents.values():
         blobs.put(data)
     blobs.put(text)
@@ -226,7 +275,7 @@ def answers(model: Any, rows: Any, flavor: str | None = None) -> dict[str, Colum
         InvalidInput: nothing recognises the model.
     """
     _, module = _flavor_of(model, flavor)
-    return dict(module.answer(model, rows))
+    return dict(module.answer(model, _frames.arrays(rows)))
 
 
 def read_manifest(blobs: BlobStore, digest: str) -> Bundle:
@@ -256,10 +305,23 @@ def load(blobs: BlobStore, digest: str, trust: Trust | None = None) -> LoadedMod
     bundle = read_manifest(blobs, digest)
     contents = _contents(blobs, bundle)
     if trust is None:
-        refuse_unsafe(digest, scan_files(contents))
+        refuse_unsafe(digest, _findings(bundle, contents))
     else:
-        trust.admit(bundle, lambda: scan_files(contents))
+        trust.admit(bundle, lambda: _findings(bundle, contents))
     return _loaded(bundle, contents)
+
+
+def served_by(blobs: BlobStore, kept: Bundle) -> str | None:
+    """Return how a bundle's model answers: `trees`, `linear`, or `plain: ` and why; None where its flavour has one way.
+
+    Raises:
+        NotFound, Corrupt: the bundle's own word on it is missing or damaged.
+    """
+    entry = kept.manifest["files"].get("model/compiled.json")
+    if entry is None:
+        return None
+    chosen = json.loads(_verified(blobs, entry["digest"], "model/compiled.json"))
+    return f"{chosen['path']}: {chosen['why']}" if chosen["why"] else str(chosen["path"])
 
 
 def scan(blobs: BlobStore, digest: str) -> tuple[Finding, ...]:
@@ -268,7 +330,8 @@ def scan(blobs: BlobStore, digest: str) -> tuple[Finding, ...]:
     Raises:
         NotFound, Corrupt, Incompatible: as `load`.
     """
-    return scan_files(_contents(blobs, read_manifest(blobs, digest)))
+    bundle = read_manifest(blobs, digest)
+    return _findings(bundle, _contents(blobs, bundle))
 
 
 def export(blobs: BlobStore, digest: str, path: str | os.PathLike[str], *, signature: bytes | None = None) -> None:
@@ -325,6 +388,22 @@ def import_(
                 raise Corrupt(f"{name} changed while it was imported; import it again")
         blobs.put(found.text)
         return bundle, found.signature
+
+
+def _described(manifest: Mapping[str, Any]) -> tuple[Bundle, bytes]:
+    text = _manifest.canonical(manifest)
+    return Bundle(digest_of(text), _manifest.read(text)), text
+
+
+def _findings(bundle: Bundle, contents: Mapping[str, bytes]) -> tuple[Finding, ...]:
+    """Return what a scan finds, and that a folder which says itself what may be built is unsafe whatever it finds."""
+    found = scan_files(contents)
+    if bundle.manifest["flavor"] != "mlmodel":
+        return found
+    return (
+        Finding("model/MLmodel", "a folder of MLflow kept as it is", "it names what is built when it loads"),
+        *found,
+    )
 
 
 def _flavor_of(model: object, name: str | None) -> tuple[str, ModuleType]:

@@ -80,10 +80,11 @@ def locked(needed: Iterable[str], installed: Mapping[str, Distribution] | None =
 def requirements(environment: Mapping[str, Any]) -> str:
     """Return the locked packages of a recorded environment as requirements, one `name==version` a line.
 
-    It names no index and no file, so that it installs from whatever the machine is set up with.
+    It names no index and no file, so that it installs from whatever the machine is set up with; nor a local version,
+    such as the `+cpu` of PyTorch, which only the index has that built it.
     """
     found = environment.get("locked") or {name: {"version": v} for name, v in environment.get("packages", {}).items()}
-    return "".join(f"{name}=={package['version']}\n" for name, package in sorted(found.items()))
+    return "".join(f"{name}=={package['version'].partition('+')[0]}\n" for name, package in sorted(found.items()))
 
 
 def imported(sources: Iterable[bytes]) -> set[str]:

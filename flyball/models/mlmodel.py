@@ -1,8 +1,9 @@
 """Folders that MLflow's clients log as models (`MLmodel` and what it names), made into bundles without running code.
 
 `MLmodel` is read as plain YAML. Of its flavours the safe native form is taken: skops under our own allow-list, UBJSON
-or JSON of XGBoost, the text of LightGBM, ONNX. A pickle is refused, with how to log the model instead; so are custom
-Python functions. The example that the client logged proves the conversion; without one a made-up row has to do.
+or JSON of XGBoost, the text of LightGBM, ONNX, programs of torch.export. A pickle is refused, with how to log the model
+instead; so are custom Python functions. The example that the client logged proves the conversion; without one a made-up
+row has to do.
 
 Source: mlflow.org/docs, "MLflow Model format"; `mlflow.models.Model`, `mlflow.types.schema` of 2.22 and 3.17.
 """
@@ -26,7 +27,7 @@ from flyball.models.fields import Field
 from flyball.models.signature import Signature
 from flyball.storage.blobs import BlobStore
 
-__all__ = ["FILE", "Folder", "convert", "read"]
+__all__ = ["FILE", "Folder", "convert", "keep", "read"]
 
 FILE = "MLmodel"
 _LARGEST = 1 << 20  # of an MLmodel file, in bytes
@@ -47,7 +48,7 @@ _LOG = {
     "xgboost": 'mlflow.xgboost.log_model(..., model_format="ubj")',
     "lightgbm": "mlflow.lightgbm.log_model(model.booster_, ...)",
     "onnx": "mlflow.onnx.log_model(..., save_as_external_data=False)",
-    "pytorch": "mlflow.onnx.log_model of its ONNX form (torch.onnx.export)",
+    "pytorch": 'mlflow.pytorch.log_model(..., input_example=…, serialization_format="pt2")',
 }
 
 
@@ -130,6 +131,28 @@ def convert(blobs: BlobStore, files: Mapping[str, bytes], metadata: Mapping[str,
         raise InvalidInput(f"{error}; log the model with input_example=…, so that it can be tried") from None
 
 
+def keep(blobs: BlobStore, files: Mapping[str, bytes], metadata: Mapping[str, Any] | None = None) -> Bundle:
+    """Make a bundle of an MLmodel folder as it is, pickles and all, for somebody to sign; nothing of it is loaded.
+
+    Raises:
+        InvalidInput: it is no such folder, or was logged without a signature.
+    """
+    told = read(files[FILE]) if FILE in files else Folder({})
+    if not told.inputs or not set(told.flavors) & {"sklearn", "lightgbm", "pytorch"}:
+        raise InvalidInput(
+            "the model cannot be kept as it is: it was logged without a signature, or by no library that Flyball "
+            "loads (scikit-learn, LightGBM, PyTorch); log it with input_example=…"
+        )
+    dtype = _tensor_dtype(told)
+    if dtype is None:
+        inputs = tuple(_fields(told).values())
+    else:
+        inputs = (Field("input", dtype, shape=tuple(int(size) for size in told.inputs[0]["tensor-spec"]["shape"])),)
+    kept = {check_path(path): data for path, data in files.items()}
+    facts = {"client": told.client, "flavor": "as it was logged"}
+    return bundle.keep(blobs, "mlmodel", Signature(inputs), kept, {**(metadata or {}), "mlflow": facts})
+
+
 def _native(told: Folder, files: Mapping[str, bytes], flavor: str, *keys: str) -> tuple[str, bytes]:
     """Return the path and the bytes of a flavour's file, looked through. Raises InvalidInput, Forbidden."""
     said = told.flavors[flavor]
@@ -143,7 +166,10 @@ def _native(told: Folder, files: Mapping[str, bytes], flavor: str, *keys: str) -
 
 
 def _advice(flavor: str) -> str:
-    return f"Log it safely: {_LOG[flavor]}; or load it where you trust it, and register it from there with fb.register"
+    return (
+        f"Log it safely: {_LOG[flavor]}; or, where you trust whoever logged it, vouch for it as it is: "
+        "flyball model sign NAME@NUMBER"
+    )
 
 
 def _sklearn(told: Folder, files: Mapping[str, bytes]) -> Any:
@@ -184,11 +210,10 @@ def _onnx(told: Folder, files: Mapping[str, bytes]) -> Any:
 
 def _pytorch(told: Folder, files: Mapping[str, bytes]) -> Any:
     folder = told.flavors["pytorch"].get("model_data")
-    for path in (f"{folder}/model.pt2", f"{folder}/model.pth"):
-        if path in files:
-            found = unsafe.refusal(unsafe.scan(files[path], path))
-            what = f": {found}" if found else ""
-            raise Forbidden(f"{path} is not read, since it names what is to be built{what}. {_advice('pytorch')}")
+    if f"{folder}/model.pt2" in files:
+        return files[f"{folder}/model.pt2"]  # of which the flavour's own reader takes only what runs nothing
+    if f"{folder}/model.pth" in files:
+        raise Forbidden(f"{folder}/model.pth is a pickle, which runs whatever is in it. {_advice('pytorch')}")
     raise InvalidInput(f"the MLmodel file names {folder!r} for pytorch, which is not there; log the model again")
 
 

@@ -7,9 +7,11 @@ and pandas are recognised by the name of their module, so nothing is imported fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -19,8 +21,12 @@ from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.models import _columns, _frames
 from flyball.models._columns import Column, shown
 from flyball.models.fields import Field
+from flyball.models.table import Table
 
 __all__ = ["Column", "Signature", "infer_signature"]
+
+_NUMBERS = frozenset({int, float})
+_NUMBERS_OR_NONE = frozenset({int, float, type(None)})
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Signature:
             raise InvalidInput(f"a signature has inputs and outputs; this has {listed(sorted(map(str, document)))}")
         return cls(*(tuple(Field.from_dict(f) for f in document[part]) for part in ("inputs", "outputs")))
 
-    def columns(self, records: Sequence[Mapping[str, Any]], *, subject: str = "the model") -> dict[str, Column]:
+    def columns(self, records: Sequence[Mapping[str, Any]], *, subject: str = "the model") -> Mapping[str, Column]:
         """Check rows and turn them into one array an input: the way of every request with records.
 
         Args:
@@ -58,7 +64,7 @@ class Signature:
             subject: how messages call the model, for instance `late@2`.
 
         Returns:
-            name → array of shape (rows,), as `columns_from`.
+            name → array of shape (rows,), as `columns_from`; one `Table` where all inputs are fractions.
 
         Raises:
             InvalidInput: unknown or missing name, or a wrong value; the first is named with its row.
@@ -72,6 +78,8 @@ class Signature:
             raise self._wrong_names(records, subject) from None
         if set(map(len, records)) != {len(fields)}:
             raise self._wrong_names(records, subject)
+        if self._places is not None and (found := self._table_of(rows)) is not None:
+            return found
         return {
             field.name: self._column(field, values, subject)
             for field, values in zip(fields, zip(*rows, strict=True), strict=True)
@@ -79,7 +87,7 @@ class Signature:
 
     def columns_from(
         self, columns: Mapping[str, Sequence[Any] | Column], *, subject: str = "the model"
-    ) -> dict[str, Column]:
+    ) -> Mapping[str, Column]:
         """Check columns (lists or arrays, one value a row; tensors whole) and return them as arrays.
 
         bool → bool, int64 → int64, float64 → float64, string → object (str), datetime → datetime64[us]. Missing
@@ -90,6 +98,8 @@ class Signature:
         """
         if not isinstance(columns, Mapping) or columns.keys() != self._names:
             raise self._wrong_names([columns], subject)
+        if self._places is not None and (table := self._table_from(columns)) is not None:
+            return table
         found: dict[str, Column] = {}
         for field in self.inputs:
             value = columns[field.name]
@@ -106,6 +116,65 @@ class Signature:
         if not any(lengths.values()) and lengths:
             raise InvalidInput(f"{subject}: no rows were given; expected at least one")
         return found
+
+    def table(self, matrix: Column, *, subject: str = "the model") -> Mapping[str, Column]:
+        """Check a matrix (rows, inputs) of any number type, whose columns are the inputs in their order.
+
+        Raises:
+            InvalidInput: another shape, or a wrong value, named with its row.
+        """
+        if matrix.ndim != 2 or matrix.shape[1] != len(self.inputs):
+            raise InvalidInput(
+                f"{subject}: the matrix has shape {list(matrix.shape)}; expected [-1, {len(self.inputs)}], "
+                "the inputs in their order"
+            )
+        if self._places is not None and len(matrix) and matrix.dtype.kind in "fiu":
+            array = np.array(matrix, np.float64, order="C")
+            if _is_fit(array, self._is_nullable):
+                return Table(self._order, self._places, array)
+        return self.columns_from({name: matrix[:, at] for at, name in enumerate(self._order)}, subject=subject)
+
+    @cached_property
+    def _order(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.inputs)
+
+    @cached_property
+    def _places(self) -> dict[str, int] | None:
+        """The place of each input where all are fractions, so that rows can be one matrix; else None."""
+        if any(field.dtype != "float64" or field.shape is not None for field in self.inputs):
+            return None
+        return {field.name: at for at, field in enumerate(self.inputs)}
+
+    @cached_property
+    def _is_nullable(self) -> bool:
+        return all(field.nullable for field in self.inputs)
+
+    def _table_of(self, rows: Sequence[tuple[Any, ...]]) -> Table | None:
+        """Return rows of the right values as a table; None where a value must be looked at by itself."""
+        assert self._places is not None
+        kinds = set(map(type, rows[0] if len(rows) == 1 else chain.from_iterable(rows)))
+        if not (kinds <= _NUMBERS or (self._is_nullable and kinds <= _NUMBERS_OR_NONE)):
+            return None
+        try:
+            array = np.array(rows, np.float64)
+        except OverflowError:
+            return None
+        return Table(self._order, self._places, array) if _is_fit(array, self._is_nullable) else None
+
+    def _table_from(self, columns: Mapping[str, Any]) -> Table | None:
+        """Return float64 arrays of one length as a table; None where they must be looked at one by one."""
+        assert self._places is not None
+        arrays = [columns[name] for name in self._order]
+        first = arrays[0]
+        if type(first) is not np.ndarray or not len(first):
+            return None
+        shape, dtype = first.shape, first.dtype
+        if len(shape) != 1 or dtype != np.float64:
+            return None
+        if not all(type(a) is np.ndarray and a.shape == shape and a.dtype == dtype for a in arrays):
+            return None
+        array = np.ascontiguousarray(np.concatenate(arrays).reshape(len(arrays), -1).T)
+        return Table(self._order, self._places, array) if _is_fit(array, self._is_nullable) else None
 
     @cached_property
     def _names(self) -> frozenset[str]:
@@ -164,6 +233,13 @@ def infer_signature(example: Any, output: Any = None, *, nullable: Iterable[str]
         given = {"prediction": output} if isinstance(output, np.ndarray) else output
         outputs = [Field(**vars(found)) for found in _frames.describe(given)]
     return Signature(tuple(inputs), tuple(outputs))
+
+
+def _is_fit(array: Column, is_nullable: bool) -> bool:
+    # Any NaN or infinity makes the sum of squares one, and an overflow only costs the long way.
+    if math.isfinite(np.vdot(array, array)):
+        return True
+    return is_nullable and not np.isinf(array).any()
 
 
 def _as_records(records: object, subject: str) -> list[Mapping[str, Any]]:

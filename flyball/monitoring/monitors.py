@@ -148,7 +148,8 @@ class MonitorController:
         metric_name = spec.quality.metric or version.metadata.get("metric")
         if metric_name is None:
             return
-        mine = rows.filter((pl.col("version") == version.ref.short) & pl.col("label").is_not_null())
+        own = pl.col("version").str.split("+").list.first()  # of a routine, the deployment's own model
+        mine = rows.filter((own == version.ref.short) & pl.col("label").is_not_null())
         done = [r for r in self._results.of(name, "quality") if r["version"] == version.ref.short]
         size = spec.quality.window
         number = mine.height // size

@@ -6,17 +6,18 @@ Everything that a person or a program can do to Flyball is a method of `Platform
 
 from __future__ import annotations
 
-from flyball.platform.acting import LoopActs
+from flyball.platform.access_keys import AccessKeyActs
 from flyball.platform.authority import MAY
+from flyball.platform.experiments import ExperimentActs
 from flyball.platform.home import KIND_MODULES
 from flyball.platform.importing import ImportActs
 from flyball.platform.journal import JournalActs
 from flyball.platform.logged_models import LoggedModelActs
 from flyball.platform.papers import PaperActs
+from flyball.platform.receiving import ReceiveActs
 from flyball.platform.registry import RegistryActs
 from flyball.platform.reproducing import ReproduceActs
-from flyball.platform.runs import RunActs
-from flyball.platform.serving import ServingActs
+from flyball.platform.scoring import ScoringActs
 from flyball.platform.supply import SupplyActs
 from flyball.platform.sweeping import SweepActs
 from flyball.platform.traces import TraceActs
@@ -27,11 +28,11 @@ __all__ = ["KIND_MODULES", "MAY", "Platform"]
 
 
 class Platform(
+    ReceiveActs,
     ImportActs,
     ReproduceActs,
-    LoopActs,
-    RunActs,
-    ServingActs,
+    ScoringActs,
+    ExperimentActs,
     JournalActs,
     SupplyActs,
     TrackingActs,
@@ -41,5 +42,6 @@ class Platform(
     PaperActs,
     SweepActs,
     WebhookActs,
+    AccessKeyActs,
 ):
     """One home, seen by one principal. Cheap to make for another principal: `platform.as_(principal)`."""

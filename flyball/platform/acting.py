@@ -37,18 +37,20 @@ class LoopActs(PrivacyActs, FeatureRowActs):
         from flyball.pipelines.controller import PipelineController
         from flyball.pipelines.triggers import TriggerController
         from flyball.privacy.ageing import RetentionController
+        from flyball.serving.calling_keys import KeysController
         from flyball.serving.deployed_features import FeaturesController
         from flyball.serving.deployments import DeploymentController
         from flyball.serving.evidence import TrafficEvidence
 
         serving = self.home / "serving"
         evidence = TrafficEvidence(self.traffic, serving / "status.json")
-        deployments = DeploymentController(serving, evidence, self._as("deployment").bundled)
+        deployments = DeploymentController(serving, evidence, self._as("deployment").bundled, self.guard.protected)
         return [
             PromotionController(Known(self.blobs, self.home, self.project)),
             deployments,
             FeatureViewController(self.home, view_command, self._as("feature-view").view_failed),
             FeatureAlertController(),
+            KeysController(deployments),
             FeaturesController("feature-view", deployments),
             FeaturesController("feature-service", deployments),
             self.monitor_controller(),
@@ -97,7 +99,7 @@ class LoopActs(PrivacyActs, FeatureRowActs):
         from flyball.control.loop import ControlSettings, Loop
 
         chosen = settings.load(ControlSettings, "control", self.home)
-        return Loop(self.ledger, self.controllers(), self.clock, chosen)
+        return Loop(self.ledger, self.controllers, self.clock, chosen)
 
 
 def worker_command(home: Path, run: str) -> list[str]:

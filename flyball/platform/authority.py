@@ -26,6 +26,7 @@ MAY: Mapping[str, str] = {
     "write": "editor",
     "bundle": "viewer",  # a version stays what it is; its files are only brought into the form that is loaded
     "review": "viewer",  # whom a stage lets decide, its approvers say
+    "admit": "admin",  # who may come in: access keys
     "erase": "admin",
     "trust": "admin",
 }

@@ -84,10 +84,13 @@ class FeatureRowActs(FeatureActs):
         self._may("materialise")
         self._keeper.failed(name, error, actor=self.actor, cause=cause)
 
-    def agreement(self, view: str | FeatureView, *, sample: int = _LOOKED_AT, seed: int = 0) -> Agreement:
+    def agreement(
+        self, view: str | FeatureView, *, sample: int = _LOOKED_AT, seed: int = 0, purpose: str | None = None
+    ) -> Agreement:
         """Compare what look-ups find for some entities with what is stored; hidden columns show no value.
 
         Raises:
+            Forbidden: the view's data set may not be read for this purpose.
             NotFound: nothing of it is stored yet.
             InvalidInput: the sample is no number from 1, or no row is stored.
         """
@@ -99,7 +102,7 @@ class FeatureRowActs(FeatureActs):
         if stored is None:
             raise NotFound(f"nothing of {spec.stored_as} is stored yet; materialise it first")
         found = agreement(stored, self.tables, self.online, self.clock.now(), sample=sample, seed=seed)
-        covered = frozenset(self.view_masks(spec.name))
+        covered = frozenset(self.view_masks(spec.name, purpose))
         features = {
             name: replace(one, examples=tuple(_covered(e, name in covered, spec, covered) for e in one.examples))
             for name, one in found.features.items()
@@ -153,11 +156,14 @@ class FeatureRowActs(FeatureActs):
 
     def look_up(
         self, views: Iterable[str | FeatureView | ViewSpec], keys: Mapping[str, Any], now: datetime | None = None,
-        *, ages: bool = False,
+        *, ages: bool = False, purpose: str | None = None,
     ) -> dict[str, list[Any]]:  # fmt: skip
         """Return the features that serving would see for entities; see `features.lookup`. Hidden columns are masked.
 
-        Raises as `features.lookup.look_up`, and NotFound.
+        Args:
+            purpose: what they are looked up for, where the data set of a view or a policy asks for it.
+
+        Raises as `features.lookup.look_up`, NotFound, and Forbidden: it may not be read for this purpose.
         """
         import polars as pl
 
@@ -166,8 +172,9 @@ class FeatureRowActs(FeatureActs):
 
         self._may("read")
         specs = [self.view_spec(view) for view in views]
+        covered = {name: mask for spec in specs for name, mask in self.view_masks(spec.name, purpose).items()}
         found = look_up(self.online, specs, keys, now or self.clock.now(), ages=ages)
-        masks = {name: mask for spec in specs for name, mask in self.view_masks(spec.name).items() if name in found}
+        masks = {name: mask for name, mask in covered.items() if name in found}
         if masks:
             words = {name: dtype for spec in specs for name, dtype in spec.features.items()}
             shown = pl.DataFrame({name: pl.Series(found[name], dtype=_dtype(words[name])) for name in masks}).lazy()

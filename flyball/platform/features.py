@@ -208,19 +208,29 @@ class FeatureActs(DataActs, ResourceActs, ModelActs):
                 masks.setdefault(feature, behind[0])
         return masks
 
-    def view_page(self, offset: int, limit: int, wanted: Callable[[Resource], bool] | None = None) -> ViewPage:
-        """Return some declared views; without a condition the ledger reads no others.
+    def view_page(
+        self,
+        offset: int,
+        limit: int,
+        wanted: Callable[[Resource], bool] | None = None,
+        words: Sequence[str] = (),
+    ) -> ViewPage:
+        """Return some declared views; those of other pages are not kept, and without a condition not read.
 
         Args:
             wanted: only views of which it is true, as of their state, which is worked out of the status of each.
+            words: what stands in the name or spec of every wanted view, so that the ledger passes over the others.
         """
         with self._reading() as world:
             told = world.resources.spec_values(VIEW, "owner", "tags")
             if wanted is None:
                 views, total = world.resources.page(VIEW, offset, limit)
             else:
-                found = [view for view in world.resources.all(VIEW) if wanted(view)]
-                views, total = found[offset : offset + limit], len(found)
+                views, total = [], 0
+                for view in filter(wanted, world.resources.likely(VIEW, words)):
+                    if offset <= total < offset + limit:
+                        views.append(view)
+                    total += 1
         owners = sorted({str(owner) for owner, _ in told if owner})
         return ViewPage(views, total, owners, sorted({tag for _, tags in told for tag in tags or ()}))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from flyball import settings
 from flyball.clock import SYSTEM, Clock
 from flyball.errors import Forbidden, Incompatible, InvalidInput, NotFound
-from flyball.governance.identity import Principal, local_user
+from flyball.governance.identity import NOBODY, Principal, local_user, who_asks
 from flyball.ledger import Fence, Ledger, Transaction, kinds
 from flyball.ledger.refs import Ref, ref
 from flyball.platform.authority import MAY
@@ -63,8 +64,9 @@ class Home:
     def __init__(self, home: Path, ledger: Ledger, principal: Principal, clock: Clock = SYSTEM) -> None:
         self.home = home
         self.ledger = ledger
-        self.principal = principal
         self.clock = clock
+        self._principal = principal
+        self._is_for_callers = False
         self._shared: dict[str, Any] = {}  # what all principals of this home have together
 
     @classmethod
@@ -112,6 +114,17 @@ class Home:
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in other.__dict__})
         other._shared = self._shared
         return other
+
+    def for_callers(self) -> Self:
+        """Return the same home as each caller of a server sees it: `governance.identity.who_asks` says who that is."""
+        other = self.as_(NOBODY)
+        other._is_for_callers = True
+        return other
+
+    @property
+    def principal(self) -> Principal:
+        """Who acts."""
+        return who_asks() if self._is_for_callers else self._principal
 
     @property
     def project(self) -> Path:
@@ -269,15 +282,16 @@ class Home:
 
 def _check_home(home: Path, *, create: bool) -> None:
     """Make sure that `home` is a home that this release understands, making one when allowed."""
-    facts = _home_facts(home)
-    found = facts.get("format")
-    if found is None:
-        if home.is_dir() and any(home.iterdir()) and not (home / "flyball.toml").exists():
+    found = _home_facts(home).get("format")
+    if found is None and _has_other_files(home):
+        found = _home_facts(home).get("format")  # another process may have made it since it was looked for
+        if found is None:
             raise InvalidInput(f"{home} is not empty and not a Flyball home; choose another folder with --home")
+    if found is None:
         if not create:
             raise NotFound(f"there is no Flyball home in {home}; make one with: flyball init, or name it with --home")
         home.mkdir(parents=True, exist_ok=True)
-        _write_json(home / "flyball.json", {"format": HOME_FORMAT})
+        _write_json(home / "flyball.json", {"format": HOME_FORMAT}, is_first=True)
     elif not isinstance(found, int) or found > HOME_FORMAT:
         raise Incompatible(
             f"the home {home} has format {found} of a newer Flyball; this one reads up to {HOME_FORMAT}. "
@@ -297,7 +311,24 @@ def _home_facts(home: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def _has_other_files(home: Path) -> bool:
+    """Whether something is in a folder that is not a home's, nor what another process is making it with."""
+    if not home.is_dir() or (home / "flyball.toml").exists():
+        return False
+    return any(not path.name.startswith(".flyball.json.") for path in home.iterdir())
+
+
+def _write_json(path: Path, document: Mapping[str, Any], *, is_first: bool = False) -> None:
+    """Write a file whole; with `is_first` only if there is none, so that nothing written meanwhile is lost."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     partial.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    if not is_first:
+        partial.replace(path)
+        return
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links: the last who writes it first wins
+        partial.replace(path)
+    partial.unlink(missing_ok=True)

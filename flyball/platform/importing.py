@@ -28,7 +28,7 @@ from flyball.tracking.stores import open_store
 from flyball.tracking.stores.reading import open_plain
 from flyball.tracking.stores.stored import Refused, StoredExperiment, StoredModel, StoredRun
 
-__all__ = ["IMPORTED_TAG", "ImportActs", "ImportReport"]
+__all__ = ["IMPORTED_TAG", "ImportActs", "ImportReport", "instant"]
 
 IMPORTED_TAG = "flyball.imported"
 """The tag of runs, and of versions of models, that were imported: a digest of what they were imported from."""
@@ -171,7 +171,7 @@ class ImportActs(TrackingActs, RegistryActs, ArtifactActs):
                 environment=run.environment,
                 experiment=experiment,
                 user=run.user,
-                started_at=_instant(run.started_ms),
+                started_at=instant(run.started_ms),
             )
 
         self._recorded(begin)
@@ -212,7 +212,7 @@ class ImportActs(TrackingActs, RegistryActs, ArtifactActs):
             world.artifacts.keep(run.id, artifact)
         if run.result or run.error:
             world.runs.rewrite(run.id, result=run.result or None, error=run.error)
-        ended = None if run.ended_ms is None else _instant(run.ended_ms)
+        ended = None if run.ended_ms is None else instant(run.ended_ms)
         return world.runs.revise(run.id, status=run.status, ended_at=ended)
 
     # -- models
@@ -276,7 +276,8 @@ def _quoted(name: str) -> str:
     return name.replace("'", "''")
 
 
-def _instant(ms: int) -> datetime:
+def instant(ms: int) -> datetime:
+    """Return the time of milliseconds since 1970. Raises Corrupt: there is none."""
     try:
         return _EPOCH + timedelta(milliseconds=ms)
     except OverflowError:

@@ -16,6 +16,7 @@ from flyball.ledger.versions import Version
 from flyball.platform.home import Home
 
 if TYPE_CHECKING:
+    from flyball.delivery.served import Served
     from flyball.delivery.standing import Standing
     from flyball.models.kinds import Model, Question, Stage
     from flyball.storage.blobs import BlobStore
@@ -122,6 +123,17 @@ class LifecycleActs(Home):
 
         with self._reading() as world:
             return standings(world, ref(name, "model").name if "/" in name else name, at)
+
+    def served(self, name: str, at: datetime | None = None) -> list[Served]:
+        """Return a deployment's traffic tables, newest first; with `at` the one that held at that instant.
+
+        Raises:
+            NotFound: there is and was no such deployment.
+        """
+        from flyball.delivery.served import served
+
+        with self._reading() as world:
+            return served(world, ref(name, "deployment").name if "/" in name else name, at)
 
     # -- requests
 

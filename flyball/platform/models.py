@@ -75,10 +75,13 @@ class ModelActs(ArtifactActs):
         made = self.version(found if found.version else f"{found}@champion")
         return bundle.load(self.blobs, self.bundled(made).digest, Trust(self.home))
 
-    def bundled(self, made: Version) -> Version:
+    def bundled(self, made: Version, *, as_it_is: bool = False) -> Version:
         """Return a model version with its bundle; one that a client of MLflow made gets it when it is first needed.
 
         From then on the version's digest is the bundle's, and its metadata say what registering would have.
+
+        Args:
+            as_it_is: keep a folder that may not be loaded as it is, without loading it, for somebody to sign.
 
         Raises:
             InvalidInput: its files are not kept here, or are no model that can be served.
@@ -92,7 +95,13 @@ class ModelActs(ArtifactActs):
 
         self._may("bundle")
         facts = {"name": made.name, "run": made.run}
-        found = mlmodel.convert(self.blobs, self._folder(self.place_at(location)), facts)
+        folder = self._folder(self.place_at(location))
+        try:
+            found = mlmodel.convert(self.blobs, folder, facts)
+        except Forbidden:
+            if not as_it_is:
+                raise
+            found = mlmodel.keep(self.blobs, folder, facts)
         told = {
             "flavor": found.manifest["flavor"],
             "signature": found.manifest["signature"],

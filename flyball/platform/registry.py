@@ -294,14 +294,16 @@ class RegistryActs(Home):
 
         def change(world: Transaction) -> RegisteredVersion:
             made = _version(world, name, number).made
-            if stage_by_hand(world, made, stage, self.clock.now(), known) is not None:
-                return _version(world, name, number)
+            now = self.clock.now()
+            is_done = stage_by_hand(world, made, stage, now, known)
             if archived is not None:
                 others, _ = world.notes.versions("model", [_equal("name", name)], limit=1_000_000)
-                for made, note in others:
-                    if made.number != number and note.stage == stage:
-                        world.notes.change("model", kept, made.number, stage=archived)
-            world.notes.change("model", kept, number, stage=stage)
+                for other, note in others:
+                    is_there = other.number != number and (note.stage or "").lower() == stage.lower()
+                    if is_there and not stage_by_hand(world, other, archived, now, known):
+                        world.notes.change("model", kept, other.number, stage=archived)
+            if not is_done:
+                world.notes.change("model", kept, number, stage=stage)
             return _version(world, name, number)
 
         return self._registering(change)
@@ -347,13 +349,16 @@ class RegistryActs(Home):
             return [RegisteredVersion(made, note) for made, note in found], more
 
     def latest_versions(self, name: str, stages: Iterable[str] | None = None) -> list[RegisteredVersion]:
-        """Return the newest version of each stage, or of some stages (the empty text: in none). Raises NotFound."""
-        wanted = None if stages is None else set(stages)
+        """Return the newest version of each stage, or of some stages, whatever their case. Raises NotFound.
+
+        The empty text is in no stage.
+        """
+        wanted = None if stages is None else {stage.lower() for stage in stages}
         model = self.model(name)
         return [
             replace(version, aliases=_pointing(model.aliases, version.number))
             for version in model.latest
-            if wanted is None or (version.note.stage or "") in wanted
+            if wanted is None or (version.note.stage or "").lower() in wanted
         ]
 
     def model_version_source(self, name: str, version: str) -> str:

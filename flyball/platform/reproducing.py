@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ class ReproduceActs(RunActs):
         tolerance: float = 1e-6,
         directory: Path | None = None,
         timeout_s: float = _DEFAULT_S,
+        environment: bool = False,
     ) -> Any:
         """Make a run again and compare; return `tracking.comparing.Reproduction`. Nothing in the home changes.
 
@@ -43,15 +45,24 @@ class ReproduceActs(RunActs):
             run: its id, or the beginning of it.
             tolerance: the largest relative difference of a metric's value that is no difference.
             directory: where the script is run, when it reads files besides data sets; default: with its code alone.
+            environment: run it in a virtual environment of the packages that the run recorded, at their versions.
 
         Raises:
             NotFound: there is no such run, or a version that it read is gone.
-            InvalidInput: it keeps no code: of a notebook, imported, recorded by MLflow's client, or of a pipeline.
-            Unavailable: the script did not end in time, or wrote no run of the same name.
+            InvalidInput: it keeps no code: of a notebook, imported, recorded by MLflow's client, or of a pipeline; or
+                it recorded no packages.
+            Unavailable: the script did not end in time, or wrote no run of the same name, or its environment cannot
+                be built.
         """
+        from flyball.platform import environments
         from flyball.tracking.code import FOLDER
-        from flyball.tracking.comparing import Likeness, Reproduction, compared_metric, environment_changes
-        from flyball.tracking.runs import environment
+        from flyball.tracking.comparing import (
+            Likeness,
+            Reproduction,
+            compared_metric,
+            environment_changes,
+            package_changes,
+        )
         from flyball.tracking.stores.offline import OfflineStore
         from flyball.tracking.stores.stored import StoredRun
 
@@ -59,29 +70,36 @@ class ReproduceActs(RunActs):
         if not tolerance >= 0:
             raise InvalidInput(f"the tolerance is {tolerance}; expected 0 or more")
         then = self.run(run)
+        _refuse_pipeline(then)
         kept = self.artifacts(then.id)
         code = [artifact for artifact in kept if artifact.path.startswith(f"{FOLDER}/")]
         script = str(then.source.get("script") or "")
         if f"{FOLDER}/{script}" not in {artifact.path for artifact in code}:
             raise InvalidInput(
                 f"run {then.id[:8]} keeps no script that could be run again; scripts that record with fb.run() do, "
-                "pipelines, notebooks and clients of MLflow do not"
+                "notebooks and clients of MLflow do not"
             )
         pins = self._pins(then)
         with tempfile.TemporaryDirectory(prefix="flyball-reproduce-") as made:
             folder = Path(made)
             self._lay_out(code, folder / FOLDER)
             told = {"run": then.id, "folder": str(folder / "runs"), "pins": pins, "version": then.result.get("version")}
+            python, path = (
+                Path(sys.executable),
+                os.pathsep.join(p for p in (_here(), os.environ.get("PYTHONPATH", "")) if p),
+            )
+            if environment:
+                python, path = environments.build(then.environment, folder / "environment"), ""
             arguments = [str(argument) for argument in then.source.get("arguments") or ()]
             output, code_of_exit = _ran(
-                [sys.executable, str(folder / FOLDER / script), *arguments],
+                [str(python), str(folder / FOLDER / script), *arguments],
                 directory or folder / FOLDER,
                 {
                     **os.environ,
                     "FLYBALL_HOME": str(self.home),
                     _VARIABLE: json.dumps(told),
                     "PYTHONHASHSEED": str(then.source.get("hash_seed") or "random"),
-                    "PYTHONPATH": os.pathsep.join(p for p in (_here(), os.environ.get("PYTHONPATH", "")) if p),
+                    "PYTHONPATH": path,
                 },
                 timeout_s,
             )
@@ -94,7 +112,8 @@ class ReproduceActs(RunActs):
                 raise Unavailable(f"the script ended with code {code_of_exit} before a run {then.name!r} began: {end}")
             now = min(found, key=lambda one: one.started_ms)
             made_files = {file.path: file.file.name for file in now.files}
-        result = Reproduction(then.id, now.status, output=output[-_OUTPUT:])
+        changed = package_changes(then.environment, now.environment)
+        result = Reproduction(then.id, now.status, output=output[-_OUTPUT:], environment=changed)
         for key in dict.fromkeys([*then.metrics, *(point.key for point in now.points)]):
             if not key.startswith("system/"):
                 before = self.metric(then.id, key) if key in then.metrics else []
@@ -106,7 +125,7 @@ class ReproduceActs(RunActs):
         for key in dict.fromkeys([*then.params, *now.params]):
             result.params.append(_compared(Likeness, key, _text(then.params, key), _text(now.params, key)))
         if not result.is_same or any(one.verdict != "identical" for one in (*result.metrics, *result.files)):
-            result.reasons = environment_changes(then.environment, environment())
+            result.reasons = environment_changes(then.environment, now.environment)
             if now.error:
                 result.reasons.insert(0, f"the script failed: {now.error.strip().splitlines()[-1][:300]}")
             if not any("seed" in key.lower() or key == "random_state" for key in then.params):
@@ -132,6 +151,19 @@ class ReproduceActs(RunActs):
             path = folder.joinpath(*artifact.path.split("/")[1:])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.blobs.get(artifact.digest))
+
+
+def _refuse_pipeline(run: Run) -> None:
+    """Raise InvalidInput for a run of a pipeline, and say how it is made again."""
+    if not (run.of or "").startswith("pipeline/"):
+        return
+    words = [f"--param {name}={json.dumps(value, default=str)}" for name, value in sorted(run.params.items())]
+    again = shlex.join(["flyball", "run", (run.of or "").partition("/")[2]])
+    raise InvalidInput(
+        f"run {run.id[:8]} is of {run.of}, which keeps a digest of its steps' code and not the code, and whose steps "
+        f"read and publish versions themselves; run it again where its code is as it was: "
+        f"{' '.join([again, *words])} (a step with the same code and inputs gives back what it gave then)"
+    )
 
 
 def _ran(command: list[str], directory: Path, environment: dict[str, str], timeout_s: float) -> tuple[str, int]:

@@ -92,7 +92,7 @@ class SupplyActs(ModelActs):
         from flyball.models.trust import Signed
 
         self._may("sign")
-        made, found = self._bundle(target)
+        made, found = self._bundle(target, as_it_is=True)
         private = None if keyless else key or signing.own_key(self.home)
         with tempfile.TemporaryDirectory(prefix="flyball-sign-") as scratch:
             folder = Path(scratch) / made.ref.short
@@ -147,17 +147,29 @@ class SupplyActs(ModelActs):
         self._may("read")
         return bundle.scan(self.blobs, self._bundle(target)[1].digest)
 
-    def export_model(self, target: str | Ref, path: Path) -> Version:
+    def export_model(self, target: str | Ref, path: Path, form: str = "bundle") -> Version:
         """Write a model version as a zip archive, or as a folder where the path has no ending `.zip`.
+
+        Args:
+            form: "bundle", or "mlmodel" for a folder that MLflow's clients load; that one is not signed.
 
         Raises:
             Conflict: something is there already.
+            InvalidInput: an unknown form, an archive of the form mlmodel, or a flavour that MLflow cannot be given.
             NotFound, Corrupt: the version cannot be read whole.
         """
-        from flyball.models import bundle
+        from flyball.models import as_mlmodel, bundle
 
         self._may("read")
+        if form not in ("bundle", "mlmodel"):
+            raise InvalidInput(f'a model is exported as "bundle" or "mlmodel", not as "{form[:40]}"')
         made, found = self._bundle(target)
+        if form == "mlmodel":
+            if path.suffix == ".zip":
+                raise InvalidInput(f"{path} names an archive; MLflow reads a folder: name one")
+            bundle.scan(self.blobs, found.digest)  # verifies every file on the way
+            as_mlmodel.write(path, self.blobs, found)
+            return made
         signature = self.trust.exported(found)
         write = bundle.export if path.suffix == ".zip" else bundle.export_folder
         write(self.blobs, found.digest, path, signature=signature)
@@ -293,13 +305,13 @@ class SupplyActs(ModelActs):
         except FlyballError as error:
             return {**shown, "problem": str(error)}
 
-    def _bundle(self, target: str | Ref) -> tuple[Version, Bundle]:
+    def _bundle(self, target: str | Ref, *, as_it_is: bool = False) -> tuple[Version, Bundle]:
         from flyball.models.bundle import read_manifest
 
         made = self.version(ref(str(target)) if "/" in str(target) else ref(str(target), "model"))
         if made.kind != "model":
             raise InvalidInput(f"{made.ref} is no version of a model")
-        made = self.bundled(made)
+        made = self.bundled(made, as_it_is=as_it_is)
         return made, read_manifest(self.blobs, made.digest)
 
     def _verified_keyless(self, made: Version, found: Bundle, kept: list[bytes], identity: str, issuer: str) -> Signed:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
 
 from flyball import settings
+from flyball.governance.identity import Principal
 from flyball.platform.artifacts import ArtifactActs
 
 if TYPE_CHECKING:
     from flyball.ledger.removal import Tombstone
+    from flyball.tracking.sweep_timer import SweepTimer
     from flyball.tracking.sweeping import Swept
 
 __all__ = ["SweepActs"]
@@ -24,15 +27,25 @@ _NAMED_OWNER = re.compile(rb"(?:runs:/|models:/|/|\")((?:m-)?[0-9a-f]{32})(?=[/\
 class SweepActs(ArtifactActs):
     """The sweep."""
 
-    def sweep(self, older_than: str | None = None, *, dry_run: bool = True) -> Swept:
+    def sweep(
+        self,
+        older_than: str | None = None,
+        *,
+        dry_run: bool = True,
+        most: int | None = None,
+        stopping: threading.Event | None = None,
+    ) -> Swept:
         """Remove for good what was deleted longer ago than it is kept, or only list it; see `tracking.sweeping`.
 
         Args:
             older_than: how long deleted things are kept, such as `30d`, where no tag of their experiment says; default:
                 the setting.
+            most: how many things and traces go; `is_more` says that some are left.
+            stopping: ends the sweep early when it is set.
 
         Raises:
             InvalidInput: it is no duration.
+            Unavailable: another sweep is at work.
         """
         from flyball.data.rewriting import references
         from flyball.tracking.sweeping import Sweeper, SweepSettings, retention_of
@@ -42,16 +55,28 @@ class SweepActs(ArtifactActs):
         said = ("[sweep] retention", chosen.retention) if older_than is None else ("older_than", older_than)
         sweeper = Sweeper(
             self.ledger,
+            None if dry_run else self.recorder,
             self.blobs,
             self.uploads,
             partial(references, self.ledger, self.tables, self.blobs),
             self._owners_in_use(),
             retention=retention_of(said[1], said[0]),
             settings=chosen,
-            actor=self.actor,
             clock=self.clock,
+            stopping=stopping,
         )
-        return sweeper.run(dry_run=dry_run)
+        return sweeper.run(dry_run=dry_run, most=most)
+
+    def sweeping_timer(self) -> SweepTimer:
+        """Return what sweeps by itself, while this control plane is the one that acts."""
+        from flyball.tracking.sweep_timer import SweepTimer
+        from flyball.tracking.sweeping import SweepSettings
+
+        chosen = settings.load(SweepSettings, "sweep", self.home)
+        acting = self.as_(Principal("controller/sweep", "admin"))
+        return SweepTimer(
+            lambda most, stopping: acting.sweep(dry_run=False, most=most, stopping=stopping), chosen.every, self.clock
+        )
 
     def tombstone(self, ref: str) -> Tombstone | None:
         """Return what is left of a thing that was removed for good; None: it was not."""

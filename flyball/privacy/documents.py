@@ -3,7 +3,8 @@
 What is about the subject is told by structure, never by chance equality of a number:
 
 - an object in which one of the subject's columns has the subject's value is a row of it, and goes;
-- an object of lists of one length, one of which is a subject's column, is a table: the rows go out of every list;
+- an object of lists of one length, one of which is a subject's column, is a table: the rows go out of every list; so
+  is one with `columns` that name a subject's column and rows in `data`;
 - an object that holds such a row as `values`, `row`, `entity`, `keys` or `inputs` is about it, and goes with it;
 - an object with the `view` of a feature view of the subject, and its `key`, is a row of it; with an `entity` of lists
   it is a batch of pushed rows (`features.pushes`), of which the subject's go;
@@ -137,7 +138,8 @@ class Cleaner:
         return self._subject.is_value(value) or (isinstance(value, str) and value in self._subject.hashes)
 
     def _without_rows(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Take the subject's rows out of an object of columns."""
+        """Take the subject's rows out of an object of columns, or one of `columns` with rows of `data`."""
+        value = self._without_split_rows(value)
         for name in self._subject.columns:
             column = value.get(name)
             if not isinstance(column, list):
@@ -153,6 +155,26 @@ class Cleaner:
                     for key, part in value.items()
                 }
         return value
+
+    def _without_split_rows(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Take them out of a table as MLflow and pandas split it: names, rows, and perhaps an index."""
+        names, rows = value.get("columns"), value.get("data")
+        if not isinstance(names, list) or not isinstance(rows, list):
+            return value
+        places = [place for place, name in enumerate(names) if isinstance(name, str) and name in self._subject.columns]
+        gone = {
+            number
+            for number, row in enumerate(rows)
+            if isinstance(row, list) and any(place < len(row) and self._is_subject(row[place]) for place in places)
+        }
+        if not gone:
+            return value
+        self.removed += len(gone)
+        changed = {**value, "data": [row for number, row in enumerate(rows) if number not in gone]}
+        index = value.get("index")
+        if isinstance(index, list) and len(index) == len(rows):
+            changed["index"] = [one for number, one in enumerate(index) if number not in gone]
+        return changed
 
     def _without_pushes(self, value: dict[str, Any]) -> Any:
         """Take the subject's rows out of a batch of pushes; the same object when it has none."""

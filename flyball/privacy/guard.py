@@ -124,16 +124,16 @@ class Guard:
         classified (`data.personal`), without a value of theirs.
 
         Raises:
-            Forbidden: the dataset's rows may not be kept in this home's region.
+            Forbidden: the rows of the dataset, or of what it was made of so far, may not be kept in this home's region.
         """
         with self._ledger.read() as world:
             policies = _policies(world)
-            facts = World(world, self._project, policies).facts(dataset, frame.collect_schema().names())
+            facts = self._known(world, policies).whole(dataset, frame.collect_schema().names())
             refused = judge_residency(facts, policies, self.region)
-        if refused is not None:
-            raise Forbidden(refused)
+            if refused is not None:
+                raise Forbidden(refused)
+            suppression = self._suppressions.now(masking.home_key(self._home), world)
         metadata: dict[str, Any] = {}
-        suppression = self._suppressions.now(masking.home_key(self._home))
         if suppression is not None:
             count = suppression.count(frame)
             if count:
@@ -155,16 +155,24 @@ class Guard:
             policies = _policies(world)
             if not any(policy.require for policy in policies.values()):
                 return []
-            names = {source.name for source in learnt_from if source.kind == "dataset"}
-            for source in learnt_from:
-                nodes = world.lineage.walk(source, "upstream").nodes
-                names |= {n.partition("/")[2].partition("@")[0] for n in nodes if n.startswith("dataset/")}
+            names = _learnt_from(world, learnt_from)
             wanted = list(inputs)
             resource = world.resources.find("model", model)
             tags = frozenset(str(tag) for tag in (resource.spec.get("tags", []) if resource else []))
             known = World(world, self._project, policies)
             sources = [known.facts(name, wanted) for name in sorted(names)]
         return judge_model(Facts(model, "model", tags), wanted, sources, policies)
+
+    def protected(self, model_version: Ref) -> frozenset[str]:
+        """Return the columns, of the datasets that a model learnt from, that not everybody may see."""
+        with self._ledger.read() as world:
+            known = World(world, self._project, _policies(world))
+            return frozenset(
+                column
+                for name in _learnt_from(world, [model_version])
+                for column, facts in known.facts(name, ()).columns.items()
+                if facts.is_protected
+            )
 
     def retention(self, dataset: str) -> tuple[timedelta, str] | None:
         """Return how long rows of a dataset are kept, and who says so; None: for ever.
@@ -189,6 +197,15 @@ class Guard:
 
     def _known(self, world: Transaction, policies: Mapping[str, Policy]) -> World:
         return World(world, self._project, policies, self._behind)
+
+
+def _learnt_from(world: Transaction, sources: Iterable[Ref]) -> set[str]:
+    """Return the datasets that some versions are or were made from, by their lineage."""
+    names: set[str] = set()
+    for source in sources:
+        nodes = [str(source), *world.lineage.walk(source, "upstream").nodes]
+        names |= {n.partition("/")[2].partition("@")[0] for n in nodes if n.startswith("dataset/")}
+    return names
 
 
 def _policies(world: Transaction) -> dict[str, Policy]:

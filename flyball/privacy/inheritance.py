@@ -1,4 +1,4 @@
-"""What a dataset has from those that it was made of: of columns classification, tags and masks; purposes and retention.
+"""What a dataset has from those that it was made of: purposes, retention, regions; of columns classification and masks.
 
 A dataset that SQL makes says of each column which columns of which versions it came from, and a feature view does too.
 A column whose own dataset does not classify it is held to be what those are: `select email as contact` makes `contact`
@@ -6,9 +6,9 @@ personal. Whoever knows better, because only a count is left, classifies the new
 What is made of a struct is as closed as its most closed field, because nothing says which fields it was made of.
 Of masks the strictest holds: those of the datasets behind it by their policies, and its own.
 
-Purposes and retention are of whole datasets. The datasets behind one are told by the lineage of its newest version, and
-of the versions that it was appended to: what SQL read, and what the run used that published it. A model or a deployment
-is no way for rows to come, so what lies behind one is not looked at.
+Purposes, retention and regions are of whole datasets. The datasets behind one are told by the lineage of its newest
+version, and of the versions that it was appended to: what SQL read, and what the run used that published it. A model or
+a deployment is no way for rows to come, so what lies behind one is not looked at.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from flyball.governance.kinds import CLASSIFICATIONS, OPEN, Policy
 from flyball.governance.policies import ColumnFacts, Facts, Masking, masking_of
 from flyball.ledger import Transaction
 from flyball.ledger.refs import ref
+from flyball.ledger.versions import Version
 
 __all__ = ["MadeOf", "World"]
 
@@ -59,6 +60,7 @@ class World:
         self._fields = {name for mask in masks for name in mask.columns if "." in name and not set(name) & set("*?[")}
         self._specs: dict[str, tuple[Dataset, dict[str, ColumnFacts]]] = {}
         self._made_of: dict[str, MadeOf] = {}
+        self._newest_by_name: dict[str, Version | None] = {}
         self._behind = behind if behind is not None else {}
 
     def whole(self, dataset: str, columns: Iterable[str], made_of: MadeOf | None = None) -> Facts:
@@ -68,21 +70,33 @@ class World:
 
     def behind(self, dataset: str) -> frozenset[str]:
         """Return the datasets that a dataset was made of, directly or through others."""
-        newest = next(iter(self._world.versions.all("dataset", dataset, limit=1)), None)
+        newest = self._newest(dataset)
         if newest is None:
             return frozenset()
         known = self._behind.get(f"{newest.ref} and before")
         if known is None:
-            versions = [newest]
+            known = self._behind_version(str(newest.ref))
             if newest.metadata.get("mode"):  # its rows came behind those of the version before, and so on
-                versions = self._world.versions.all("dataset", dataset, limit=_MOST_APPENDED)
-                replaced = (i for i, version in enumerate(versions) if not version.metadata.get("mode"))
-                versions = versions[: next(replaced, len(versions)) + 1]
-            known = frozenset[str]().union(*(self._behind_version(str(version.ref)) for version in versions))
+                known |= self._behind_appended(dataset, newest.number)
             if len(self._behind) > _MOST_REMEMBERED:
                 self._behind.clear()
             self._behind[f"{newest.ref} and before"] = known
         return known - {dataset}
+
+    def _newest(self, dataset: str) -> Version | None:
+        if dataset not in self._newest_by_name:
+            self._newest_by_name[dataset] = next(iter(self._world.versions.all("dataset", dataset, limit=1)), None)
+        return self._newest_by_name[dataset]
+
+    def _behind_appended(self, dataset: str, number: int) -> frozenset[str]:
+        """Return the datasets behind the versions that a version of this number was appended to."""
+        known = self._behind.get(f"dataset/{dataset}@{number - 1} and before")
+        if known is not None:  # whoever appends often must not look at a hundred versions each time
+            return known
+        versions = self._world.versions.all("dataset", dataset, limit=_MOST_APPENDED)
+        replaced = (i for i, version in enumerate(versions) if not version.metadata.get("mode"))
+        versions = versions[: next(replaced, len(versions)) + 1]
+        return frozenset[str]().union(*(self._behind_version(str(version.ref)) for version in versions))
 
     def _behind_version(self, version: str) -> frozenset[str]:
         if version not in self._behind:
@@ -170,8 +184,11 @@ class World:
             self._made_of[source] = {}
             try:
                 found = ref(source, "dataset")
-                version = self._world.versions.get("dataset", found.name, found.version or "latest")
-                columns: Any = version.metadata.get("columns")
+                if found.version is None:
+                    version = self._newest(found.name)
+                else:
+                    version = self._world.versions.get("dataset", found.name, found.version)
+                columns: Any = version.metadata.get("columns") if version is not None else None
                 self._made_of[source] = columns if isinstance(columns, Mapping) else {}
             except (NotFound, InvalidInput):  # deleted since, or not of this home
                 pass

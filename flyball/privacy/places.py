@@ -25,12 +25,13 @@ from flyball.privacy.orphans import orphans_of, workshops_of
 from flyball.privacy.raw import compact, files_with, redact_files
 from flyball.privacy.stored import Keeper
 from flyball.privacy.subjects import Subject
+from flyball.privacy.traces import erase_records, erase_traces
 from flyball.privacy.traffic import erase_streams, erase_traffic, streams_of
 from flyball.storage.blobs import BlobStore
 from flyball.storage.online import OnlineStore
 from flyball.storage.tables import TableStore
 from flyball.storage.tables.rewriting import Removed, Remover
-from flyball.tracking.live import REWRITTEN
+from flyball.tracking.sealed import REWRITTEN
 
 __all__ = ["Places"]
 
@@ -166,6 +167,10 @@ class Places:
         )
         for name, count in keeper.runs().items():
             self._count({"results": "step results", "files": "run files", "records": "run records"}[name], count)
+        self._count("logged models", keeper.logged_models())
+        self._count("files of models and traces", keeper.files())
+        for place, erase in (("traces", erase_traces), ("evaluation records", erase_records)):
+            self._count(place, erase(self._ledger, who, Cleaner(who), actor=self._actor, dry_run=self._dry_run))
         self._count("model examples", len(keeper.models()))
         became = {s.before: s.after for s in self._done_before() if s.version.startswith("model/")}
         if became and not self._dry_run:

@@ -20,6 +20,7 @@ from flyball.data.rewriting import NOT_TABLES
 from flyball.errors import FlyballError, Unavailable
 from flyball.ledger import Ledger
 from flyball.ledger.runs import Run
+from flyball.privacy.sealed_traffic import matching_rows
 from flyball.privacy.subjects import column_of
 from flyball.privacy.suppression import texts_of
 from flyball.storage.streams.log import Reader
@@ -113,5 +114,5 @@ def _in_traffic(folder: Path, columns: list[str], key: bytes, hash: str) -> str 
                             return text
                         seen.add(text)
         if after == (cursor or {}):
-            return None
+            return matching_rows(folder, columns, lambda text: keyed_hash(key, text) == hash)
         cursor = after

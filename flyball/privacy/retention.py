@@ -7,6 +7,7 @@ when they were answered. What was replaced is deleted. Run again it finds nothin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,12 +28,14 @@ from flyball.ledger.versions import Version
 from flyball.privacy import views
 from flyball.privacy.guard import Guard
 from flyball.privacy.requests import alone
+from flyball.privacy.sealed_traffic import drop_ids, drop_older
 from flyball.storage.blobs import BlobStore
 from flyball.storage.online import OnlineStore
 from flyball.storage.streams.rewriting import rewrite
 from flyball.storage.tables import TableStore
 from flyball.storage.tables.rewriting import Removed, Remover
-from flyball.tracking.live import REWRITTEN
+from flyball.tracking.sealed import REWRITTEN
+from flyball.tracking.sealed import alone as sealing_alone
 
 __all__ = ["Expired", "Retention"]
 
@@ -245,15 +248,27 @@ class Retention:
             return
         border = (expired.before - _EPOCH) // timedelta(microseconds=1)
         folder = self._home / "traffic"
+        with contextlib.nullcontext() if dry_run else sealing_alone(folder):
+            self._logged(folder, deployments, border, expired, dry_run=dry_run)
+            ids = drop_older(folder, deployments, border, dry_run=True)
+            expired.labels += len(drop_ids(folder, ids, dry_run=dry_run))
+            expired.predictions += len(ids)
+            if not dry_run:
+                drop_older(folder, deployments, border)
+
+    def _logged(self, folder: Path, deployments: set[str], border: int, expired: Expired, *, dry_run: bool) -> None:
+        """Take out what is still in the log's segments; rows that are in the tables too are counted there."""
+        sealed = drop_older(folder, deployments, border, dry_run=True)
         while True:
-            old = _Old(deployments, border)
+            old = _Old(deployments, border, but=sealed)
             rewrite(folder / "predictions", old, dry_run=True)
-            expired.predictions += old.count if dry_run else len(old.ids)
+            expired.predictions += old.count if dry_run else len(old.ids - sealed)
             if not old.ids:
                 return
             # Labels first: they are told by predictions that are still there.
             ids = old.ids
-            expired.labels += rewrite(folder / "labels", _Labels(ids), dry_run=dry_run).gone
+            labels = rewrite(folder / "labels", _Labels(ids), dry_run=dry_run).gone
+            expired.labels += max(0, labels - len(drop_ids(folder, ids, dry_run=True)))
             if dry_run:
                 return
             rewrite(folder / "predictions", _Old(deployments, border, ids))
@@ -266,10 +281,13 @@ def _detail(expired: Expired) -> dict[str, str]:
 class _Old:
     """Takes out the requests to some deployments from before a border (µs since 1970), so many ids at a time."""
 
-    def __init__(self, deployments: set[str], border: int, only: set[str] | None = None) -> None:
+    def __init__(
+        self, deployments: set[str], border: int, only: set[str] | None = None, but: set[str] | None = None
+    ) -> None:
         self._deployments = deployments
         self._border = border
         self._only = only
+        self._but = but or set()
         self.ids: set[str] = set()
         self.count = 0
 
@@ -278,7 +296,7 @@ class _Old:
         if document["deployment"] not in self._deployments or document["at"] >= self._border:
             return payload
         found = [document["ids"]] if isinstance(document["ids"], str) else document["ids"]
-        self.count += len(found)
+        self.count += sum(id not in self._but for id in found)
         if self._only is not None:
             return None if self._only.issuperset(found) else payload
         if len(self.ids) < _IDS_AT_ONCE:

@@ -2,8 +2,8 @@
 
 A result that can be looked into (a frame, JSON) loses the subject's rows; one that cannot (pickle, bytes, an array) is
 dropped from the cache when it may have been made of the subject's rows, and is computed again when it is needed. A file
-of a run is rewritten in its own format when that is one of tables or text. Of a model only the example rows are data
-that can be taken out; what it learnt stays, and the certificate names it.
+of a run, a logged model or a trace is rewritten in its own format when that is one of tables or text. Of a model only
+the example rows are data that can be taken out; what it learnt stays, and the certificate names it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import orjson
 from flyball.data.rewriting import CONTRACT_DOCUMENT, Doomed, all_runs, reference_of
 from flyball.errors import FlyballError
 from flyball.ledger import Ledger
+from flyball.ledger.artifacts import NOBODY
 from flyball.ledger.journal import REDACTED
 from flyball.ledger.runs import Artifact, Run
 from flyball.ledger.versions import Version
@@ -37,6 +38,7 @@ __all__ = ["Keeper"]
 _OPAQUE = frozenset({"pickle", "bytes", "npy"})
 _ALL = 10_000_000  # versions of a kind
 _AT_ONCE = 100  # runs rewritten in one transaction
+_PAGE = 200  # files or logged models looked at before some are rewritten
 
 
 class Keeper:
@@ -86,7 +88,8 @@ class Keeper:
                 if (result := self._result(run, counts)) is not None:
                     changed["result"] = result
                 changed |= self._record(run, counts)
-                files = [new for kept in world.runs.artifacts(run.id) if (new := self._file(run, kept, counts))]
+                whose = f"run {run.id[:8]}"
+                files = [new for kept in world.runs.artifacts(run.id) if (new := self._file(whose, kept, counts))]
                 if files:
                     changed["artifacts"] = files
                 if changed:
@@ -154,14 +157,7 @@ class Keeper:
         """Return what changes of a run's parameters, tags and error."""
         if run.kind == "erasure":
             return {}
-        changed: dict[str, Any] = {}
-        for name, given in (("params", run.params), ("tags", run.tags)):
-            about = {k for k, v in given.items() if k in self._subject.columns and self._subject.is_value(v)}
-            rest = {key: value for key, value in given.items() if key not in about}
-            cleaned = self._counted(rest, counts, "records")
-            counts["records"] += len(about)
-            if about or cleaned is not rest:
-                changed[name] = cleaned or {}
+        changed: dict[str, Any] = dict(self._told(run.params, run.tags, counts))
         if run.error and self._subject.raw is not None:
             text = redacted(run.error.encode(), self._subject.raw)
             if text is not None:
@@ -169,9 +165,58 @@ class Keeper:
                 changed["error"] = text.decode()
         return changed
 
-    # -- files of runs
+    def _told(
+        self, params: Mapping[str, Any], tags: Mapping[str, Any], counts: dict[str, int]
+    ) -> dict[str, dict[str, Any]]:
+        """Return what changes of parameters and tags."""
+        changed: dict[str, dict[str, Any]] = {}
+        for name, given in (("params", params), ("tags", tags)):
+            about = {k for k, v in given.items() if k in self._subject.columns and self._subject.is_value(v)}
+            rest = {key: value for key, value in given.items() if key not in about}
+            cleaned = self._counted(rest, counts, "records")
+            counts["records"] += len(about)
+            if about or cleaned is not rest:
+                changed[name] = cleaned or {}
+        return changed
 
-    def _file(self, run: Run, kept: Artifact, counts: dict[str, int]) -> Artifact | None:
+    # -- files
+
+    def files(self) -> int:
+        """Clean the files of logged models, of traces, and of nobody; return how many rows or texts went."""
+        counts = {"files": 0}
+        with self._ledger.read() as world:
+            owners = [NOBODY, *world.artifacts.owners_of_models()]
+        for owner in owners:
+            whose, after = owner or "nobody", ""
+            while True:
+                with self._ledger.read() as world:
+                    page = world.artifacts.below(owner, limit=_PAGE, after=after)
+                if not page:
+                    break
+                after = page[-1].path
+                changed = [new for kept in page if (new := self._file(whose, kept, counts))]
+                if changed and not self._dry_run:
+                    with self._ledger.write(self._actor) as world:
+                        for new in changed:
+                            world.artifacts.keep(owner, new)
+        return counts["files"]
+
+    def logged_models(self) -> int:
+        """Clean parameters and tags of logged models; return how many places that were."""
+        counts, after = {"records": 0}, ""
+        while True:
+            with self._ledger.read() as world:
+                page = world.logged_models.every(after, _PAGE)
+            if not page:
+                return counts["records"]
+            after = page[-1].id
+            changed = {one.id: told for one in page if (told := self._told(one.params, one.tags, counts))}
+            if changed and not self._dry_run:
+                with self._ledger.write(self._actor) as world:
+                    for id, told in changed.items():
+                        world.logged_models.rewrite(id, **told)
+
+    def _file(self, whose: str, kept: Artifact, counts: dict[str, int]) -> Artifact | None:
         suffix = Path(kept.path).suffix.lower()
         if not self._blobs.has(kept.digest):
             return None
@@ -181,7 +226,7 @@ class Keeper:
             )
         except Exception as error:  # whatever a reader makes of a file that is not what its name says
             data = None
-            self._leave(kept.digest, f"the file {kept.path} of run {run.id[:8]} ({type(error).__name__})")
+            self._leave(kept.digest, f"the file {kept.path} of {whose} ({type(error).__name__})")
         if data is None:
             return None
         if self._dry_run:
@@ -216,7 +261,7 @@ class Keeper:
     def _leave(self, digest: str, what: str) -> None:
         raw = self._subject.raw
         if raw is not None and found_in(self._blobs.get(digest), raw):
-            self.left.append(f"{what} holds the value and could not be changed; delete the run")
+            self.left.append(f"{what} holds the value and could not be changed; delete it")
 
     # -- versions
 

@@ -86,10 +86,13 @@ class Suppressions:
         self._seen: int | None = None  # the newest event of the journal that is accounted for
         self._found: Suppression | None = None
 
-    def now(self, key: bytes) -> Suppression | None:
-        """Return who may not come back as of now, None when nobody."""
-        with self._lock, self._ledger.read() as world:
-            last = world.journal.last()
+    def now(self, key: bytes, world: Transaction | None = None) -> Suppression | None:
+        """Return who may not come back as of now, or of `world`, None when nobody."""
+        if world is None:
+            with self._ledger.read() as now:
+                return self.now(key, now)
+        last = world.journal.last()
+        with self._lock:
             if self._seen is None or _is_told(world, self._seen, last):
                 self._found = _read(world, key)
             self._seen = last

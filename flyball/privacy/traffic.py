@@ -6,6 +6,7 @@ subject's predictions, which are known only as long as those are there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from flyball.privacy.documents import Cleaner
+from flyball.privacy.sealed_traffic import drop_ids, take_out
 from flyball.privacy.subjects import Subject
 from flyball.storage.streams import Cursor
 from flyball.storage.streams.rewriting import rewrite
+from flyball.tracking.sealed import alone
 
 __all__ = ["Erased", "erase_streams", "erase_traffic", "streams_of"]
 
@@ -33,7 +36,7 @@ class Erased(NamedTuple):
 def erase_traffic(
     folder: Path, subject: Subject, key_fields: Mapping[str, str | None], *, dry_run: bool = False
 ) -> dict[str, Erased]:
-    """Take a subject's predictions and their labels out of the log in `folder`.
+    """Take a subject's predictions and their labels out of the log in `folder` and out of its tables.
 
     Args:
         key_fields: by deployment, the input whose text is the key that a row was routed by.
@@ -41,18 +44,31 @@ def erase_traffic(
     Returns:
         What went out of `predictions` and `labels`.
     """
-    found = _Predictions(subject, key_fields)
-    seen = rewrite(folder / "predictions", found, dry_run=True)
-    is_wanted = found.ids
-    labels = _repeated(folder / "labels", _Labels(is_wanted), dry_run) if is_wanted else Erased(0)
-    if dry_run or not is_wanted:
-        return {"predictions": Erased(found.rows, seen.damaged), "labels": labels}
-    taking = _Predictions(subject, key_fields)
-    rows = _repeated(folder / "predictions", taking, dry_run)
-    late = taking.ids - is_wanted
-    if late:  # predictions that were appended between the two passes, and perhaps labelled already
-        labels = Erased(labels.rows + _repeated(folder / "labels", _Labels(late), dry_run).rows, labels.damaged)
-    return {"predictions": rows, "labels": labels}
+    with contextlib.nullcontext() if dry_run else alone(folder):  # nothing is sealed from what is being rewritten
+        found = _Predictions(subject, key_fields)
+        seen = rewrite(folder / "predictions", found, dry_run=True)
+        in_tables = _Predictions(subject, key_fields)
+        take_out(folder, subject.needles, in_tables, dry_run=True)
+        is_wanted = found.ids | in_tables.ids
+        only_in_tables = in_tables.rows if not found.ids else len(in_tables.ids - found.ids)
+        labels = _labels(folder, is_wanted, dry_run=dry_run) if is_wanted else Erased(0)
+        if dry_run or not is_wanted:
+            return {"predictions": Erased(found.rows + only_in_tables, seen.damaged), "labels": labels}
+        taking = _Predictions(subject, key_fields)
+        rows = _repeated(folder / "predictions", taking, dry_run)
+        take_out(folder, subject.needles, _Predictions(subject, key_fields))
+        late = taking.ids - is_wanted
+        if late:  # predictions that were appended between the two passes, and perhaps labelled already
+            labels = Erased(labels.rows + _labels(folder, late, dry_run=False).rows, labels.damaged)
+        return {"predictions": Erased(rows.rows + only_in_tables, rows.damaged), "labels": labels}
+
+
+def _labels(folder: Path, ids: set[str], *, dry_run: bool) -> Erased:
+    """Take the labels of some predictions out of the log and its tables; one that is in both counts once."""
+    taking = _Labels(ids)
+    logged = _repeated(folder / "labels", taking, dry_run)
+    sealed = drop_ids(folder, ids, dry_run=dry_run)
+    return Erased(logged.rows + len(sealed - taking.gone), logged.damaged)
 
 
 def erase_streams(folders: Mapping[str, Path], cleaner: Cleaner, *, dry_run: bool = False) -> dict[str, Erased]:
@@ -100,7 +116,8 @@ class _Predictions:
         if is_single or len(rows) == len(ids):
             return None
         gone = set(rows)
-        kept = {name: _others(value, gone) if name in ("ids", "keys") else value for name, value in document.items()}
+        by_row = ("ids", "keys", "propensity")
+        kept = {name: _others(value, gone) if name in by_row else value for name, value in document.items()}
         for part in ("inputs", "features", "outputs"):
             kept[part] = {name: _others(values, gone) for name, values in document[part].items()}
         return orjson.dumps(self._cleaner.clean(kept, rows=False))
@@ -128,14 +145,19 @@ class _Labels:
     def __init__(self, ids: set[str]) -> None:
         self._ids = ids
         self.rows = 0
+        self.gone: set[tuple[str, int]] = set()
 
     def __call__(self, payload: bytes) -> bytes | None:
         try:
-            is_wanted = orjson.loads(payload).get("id") in self._ids
+            document = orjson.loads(payload)
+            is_wanted = document.get("id") in self._ids
         except (orjson.JSONDecodeError, AttributeError):
             return payload
-        self.rows += is_wanted
-        return None if is_wanted else payload
+        if not is_wanted:
+            return payload
+        self.rows += 1
+        self.gone.add((document["id"], document.get("arrived", 0)))
+        return None
 
 
 class _Documents:

@@ -6,18 +6,19 @@ at every look, so that looking often does not find "worse" by chance (each look 
 
 from __future__ import annotations
 
-import math
+from flyball.rollouts import Decision, Observed, RolloutPlan, Table, failure, weights
 
-from flyball.rollouts import Arm, Decision, Observed, RolloutPlan, weights
+__all__ = ["begin", "decide"]
 
-__all__ = ["decide"]
 
-_LATENCY_REQUESTS = 100  # a 99th percentile of fewer answers is their maximum
+def begin(plan: RolloutPlan) -> Table:
+    """Return the first step's table."""
+    return Table(weights(plan.steps[0]))
 
 
 def decide(plan: RolloutPlan, step: int, observed: Observed) -> Decision:
     """Return what to do after looking at `observed` in step `step` of the plan."""
-    failed = _failure(plan, observed)
+    failed = failure(plan, observed)
     if failed is not None:
         return Decision("roll back", failed)
     canary = observed.canary
@@ -54,33 +55,6 @@ def describe(observed: Observed) -> str:
         f"{judged['metric']} {_interval(ours)} against {_interval(theirs)} on {observed.canary.labelled_total:,} and "
         f"{observed.baseline.labelled_total:,} labelled answers ({judged['verdict']})"
     )
-
-
-def _failure(plan: RolloutPlan, observed: Observed) -> str | None:
-    canary = observed.canary
-    if observed.refused is not None:
-        return f"it could not be served: {observed.refused}"
-    tried = canary.requests_total + canary.errors_total
-    if tried and _wilson_low(canary.errors_total, tried) > plan.errors_above:
-        rate = canary.errors_total / tried
-        share = f"{rate:.1%}, allowed {plan.errors_above:.1%}"
-        return f"{canary.errors_total:,} of its {tried:,} answers were errors ({share})"
-    limit = plan.latency_p99_ms_above
-    if limit is not None and _is_slow(canary, limit):
-        return f"its 99th percentile of latency is {canary.latency_p99_ms:.3g} ms (allowed {limit:g} ms)"
-    return None
-
-
-def _is_slow(arm: Arm, limit: float) -> bool:
-    return arm.requests >= _LATENCY_REQUESTS and arm.latency_p99_ms is not None and arm.latency_p99_ms > limit
-
-
-def _wilson_low(successes: int, trials: int, z: float = 2.326) -> float:
-    """Return the lower end of Wilson's interval (1927) at 99 %, one-sided."""
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, (centre - spread) / (1 + z * z / trials))
 
 
 def _interval(value: object) -> str:

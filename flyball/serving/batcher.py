@@ -13,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from flyball.errors import FlyballError, StepFailed, Unavailable
+from flyball.models.table import Table
 
 __all__ = ["INLINE_S", "Batcher", "Columns", "Done", "Estimate", "call_model"]
 
@@ -84,10 +85,15 @@ class _Job:
         self.columns = columns
         self.rows = rows
         self.done = done
-        self.kind = [(a.dtype.char, a.shape[1:]) for a in columns.values()]
+        self.kind = _kind(columns)
         self.taken = self.finished = 0
         self.parts: list[tuple[int, Columns]] = []
         self.failed: FlyballError | None = None
+
+
+def _kind(columns: Columns) -> Any:
+    """What must be equal for columns to be joined; `None` for tables, which one model has with one set of columns."""
+    return None if type(columns) is Table else [(a.dtype.char, a.shape[1:]) for a in columns.values()]
 
 
 _Piece = tuple[_Job, int, int]  # a job's rows from … to
@@ -102,6 +108,7 @@ class Batcher:
         queue_rows: rows that may wait; more are refused.
         batch_rows: rows in one call; a request with more is cut into several, between which others get their turn.
         on_batch: told (rows, seconds) of each call.
+        is_resident: asked before each call; a model that is not in memory is never called on the loop.
         is_joinable: False for a model whose first size is fixed: each request is a call of its own, never cut.
     """
 
@@ -113,6 +120,7 @@ class Batcher:
         batch_rows: int = 256,
         on_batch: Callable[[int, float], None] | None = None,
         is_joinable: bool = True,
+        is_resident: Callable[[], bool] | None = None,
     ) -> None:
         self.name = name
         self.queue_rows = queue_rows
@@ -122,6 +130,7 @@ class Batcher:
         self._predict = predict
         self._on_batch = on_batch
         self._is_joinable = is_joinable
+        self._is_resident = is_resident
         self._queue: deque[_Job] = deque()
         self._is_scheduled = False  # a turn is booked, or the worker is busy
         self._loop = asyncio.get_running_loop()
@@ -144,6 +153,25 @@ class Batcher:
             self._is_scheduled = True
             self._loop.call_soon(self._turn)
 
+    def is_quick(self, rows: int) -> bool:
+        """Whether a call for so many rows may be made on the loop now: nothing waits, and it takes about 1 ms."""
+        return (
+            not self._is_scheduled
+            and rows <= self.batch_rows
+            and self.estimate.seconds(rows) <= INLINE_S
+            and (self._is_resident is None or self._is_resident())
+        )
+
+    def call(self, columns: Columns, rows: int) -> Columns:
+        """Call the model now, where `is_quick` says so. Raises as `call_model`."""
+        began = time.perf_counter()
+        outputs = call_model(self._predict, columns, rows, self.name)
+        seconds = time.perf_counter() - began
+        self.estimate.observe(rows, seconds)
+        if self._on_batch is not None:
+            self._on_batch(rows, seconds)
+        return outputs
+
     def close(self) -> None:
         """Let the worker go when it has finished; call it when nothing waits any more."""
         if self._worker is not None:
@@ -152,7 +180,7 @@ class Batcher:
     def _turn(self) -> None:
         pieces = self._take()
         rows = sum(stop - start for _, start, stop in pieces)
-        if self.estimate.seconds(rows) <= INLINE_S:
+        if self.estimate.seconds(rows) <= INLINE_S and (self._is_resident is None or self._is_resident()):
             began = time.perf_counter()
             results = self._jointly(pieces)
             if results is not None:
@@ -238,8 +266,12 @@ def _join(pieces: list[_Piece]) -> Columns:
         job, start, stop = pieces[0]
         if stop - start == job.rows:
             return job.columns
+        if type(job.columns) is Table:
+            return job.columns.part(start, stop)
         return {name: values[start:stop] for name, values in job.columns.items()}
     names = pieces[0][0].columns
+    if type(names) is Table:
+        return Table.joined([cast(Table, job.columns).part(start, stop) for job, start, stop in pieces])
     whole = all(stop - start == job.rows for job, start, stop in pieces)
     if whole:
         return {name: np.concatenate([job.columns[name] for job, _, _ in pieces]) for name in names}

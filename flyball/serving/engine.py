@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from flyball import settings
 from flyball.clock import SYSTEM, Clock
 from flyball.errors import InvalidInput, Unavailable, listed
 from flyball.features.freshness import Freshness
 from flyball.features.functions import load_function
-from flyball.models.bundle import load
+from flyball.models.bundle import LoadedModel, load
+from flyball.models.explaining import MOST_ROWS
 from flyball.models.trust import Trust
 from flyball.serving.batcher import Columns, call_model
+from flyball.serving.keys import Callers, ServingSettings
 from flyball.serving.lineup import Lineup, ServedVariant, prepare
 from flyball.serving.questions import Answer, Part, Plan, Question, check_names, checked, count_rows, route
+from flyball.serving.residence import Residence
 from flyball.serving.router import SLOTS, slot
-from flyball.serving.snapshot import Snapshot, read
+from flyball.serving.snapshot import CallerKey, Snapshot, read
 from flyball.storage.blobs import BlobStore
 from flyball.storage.blobs.files import FileBlobs
 from flyball.storage.online import OnlineStore
@@ -76,7 +80,6 @@ class Engine:
         clock: Clock = SYSTEM,
     ) -> None:
         self.places = Places.of(home)
-        self.lineup = Lineup()
         self.freshness = Freshness()
         self._home = home
         self._writer = writer
@@ -84,6 +87,12 @@ class Engine:
         self._blobs = blobs if blobs is not None else FileBlobs(self.places.blobs)
         self._online = online
         self._clock = clock
+        self._settings = settings.load(ServingSettings, "serving", home)
+        self.lineup = Lineup(callers=self._callers(()))  # nobody comes in before the first snapshot is read
+        loads = partial(load, self._blobs, trust=Trust(home))
+        budget = self._settings.memory_budget_mb
+        self.residence = None if budget is None else Residence(budget << 20, loads)
+        self._load: Callable[[str], LoadedModel] = self.residence or loads
         self._logs: dict[str, PredictionLog] = {}
         self._label_log: LabelLog | None = None
 
@@ -91,8 +100,11 @@ class Engine:
 
     def prepare(self, snapshot: Snapshot) -> Lineup:
         """Load what a snapshot needs, beside what is served; see `lineup.prepare`. May run on any thread."""
-        loads = partial(load, self._blobs, trust=Trust(self._home))
-        return prepare(snapshot, self.lineup, loads, lambda spec: load_function(spec, self._home))
+        found = prepare(snapshot, self.lineup, self._load, lambda spec: load_function(spec, self._home))
+        return replace(found, callers=self._callers(snapshot.keys))
+
+    def _callers(self, keys: Sequence[CallerKey]) -> Callers:
+        return Callers(keys, self._settings.keys_required, self._settings.metrics_open, self._clock)
 
     def adopt(self, lineup: Lineup) -> None:
         """Serve a lineup from the next question on."""
@@ -105,6 +117,8 @@ class Engine:
         for log in self._logs.values():
             log.set_masks(masks)
         self.lineup = lineup
+        if self.residence is not None:
+            self.residence.keep(lineup.models)
 
     def refresh(self) -> Lineup:
         """Read the snapshot and serve it, if it is another than before.
@@ -123,6 +137,11 @@ class Engine:
             log.close()
         if self._label_log is not None:
             self._label_log.close()
+
+    @property
+    def clock(self) -> Clock:
+        """What tells when an answer was given."""
+        return self._clock
 
     @property
     def online(self) -> OnlineStore:
@@ -144,6 +163,8 @@ class Engine:
         variant: str | None = None,
         version: str | None = None,
         at: datetime | None = None,
+        explain: bool = False,
+        is_approximate: bool = False,
     ) -> Answer:
         """Answer rows and return when the answer is logged.
 
@@ -155,7 +176,11 @@ class Engine:
             StepFailed: the model failed.
             Unavailable: the answer could not be logged.
         """
-        plan = self.plan(Question(deployment, records, columns, key, request_id, variant, version, at))
+        question = Question(deployment, records, columns, key, request_id, variant, version, at)
+        question.explain, question.is_approximate = explain, is_approximate
+        plan = self.plan(question)
+        if explain:
+            self.explain(plan)
         outputs = [
             call_model(part.by.model.predict, part.columns, len(part.ids), part.by.variant.version)
             for part in plan.parts
@@ -174,10 +199,29 @@ class Engine:
         count = count_rows(question, served)
         ids = new_ids(count)
         groups = route(served, question, ids)
-        parts = [self._part(question, by, rows, keys, ids) for by, rows, keys in groups]
+        parts = [self._part(question, by, rows, keys, ids) for by, rows, keys, _ in groups]
+        for part, (_, _, _, odds) in zip(parts, groups, strict=True):
+            part.propensities = odds
         share = served.deployment.log.requests
         is_logged = count > 0 and (share >= 1 or slot(ids[0], "log") < share * SLOTS)
         return Plan(question, served, ids, parts, is_logged)
+
+    def explain(self, plan: Plan) -> None:
+        """Find out what each input did for a plan's answers. Takes milliseconds a row: never on an event loop.
+
+        Raises:
+            InvalidInput: too many rows, or a model that cannot be explained so; see `models.explaining`.
+            StepFailed: the model failed.
+        """
+        began = time.perf_counter()
+        if len(plan.ids) > MOST_ROWS:
+            raise InvalidInput(f"{len(plan.ids)} rows are to be explained; at most {MOST_ROWS} are at once")
+        approximate = plan.question.is_approximate
+        plan.explanations = (
+            [part.by.model.explain(part.columns, approximate) for part in plan.parts] if plan.ids else ()
+        )
+        # The latency that is logged and compared between versions is that of the answer.
+        plan.question.received += time.perf_counter() - began
 
     def mirrored(self, plan: Plan) -> list[Part]:
         """Return the parts that mirrors get of a planned question: the same rows and ids, to be logged only."""
@@ -187,6 +231,10 @@ class Engine:
                 keys = plan.parts[0].keys if len(plan.parts) == 1 else None
                 found.append(self._part(plan.question, mirror, None, keys, plan.ids))
         return found
+
+    def part(self, question: Question, by: ServedVariant, ids: list[str]) -> Part:
+        """Return all rows of a question as one variant takes them, whoever would be asked; raises as `predict`."""
+        return self._part(question, by, None, None, ids)
 
     def log(self, plan: Plan, outputs: Sequence[Columns], on_done: OnDone | None = None) -> list[Ticket]:
         """Queue a plan's answer for the log; empty when this deployment's share leaves it out.
@@ -205,6 +253,41 @@ class Engine:
 
     def log_part(self, plan: Plan, part: Part, outputs: Columns, on_done: OnDone | None = None) -> Ticket:
         """Queue one part's answer for the log. Raises Unavailable as `log`."""
+        log = self._logs[plan.served.deployment.log.durability]
+        return log.append_encoded([self._encoded(log, plan, part, outputs)], on_done)
+
+    def encoded(self, plan: Plan, outputs: Sequence[Columns]) -> list[bytes]:
+        """Return a plan's answer as `append` takes it; empty when it is not to be logged.
+
+        Raises:
+            InvalidInput: a value that the log cannot hold.
+        """
+        log = self._logs.get(plan.served.deployment.log.durability)
+        if log is None or not plan.is_logged:
+            return []
+        return [self._encoded(log, plan, part, out) for part, out in zip(plan.parts, outputs, strict=True)]
+
+    def append(self, durability: str, payloads: Sequence[bytes], on_done: OnDone) -> None:
+        """Queue encoded answers to several questions as one; `on_done` is called once for all of them.
+
+        Raises:
+            Unavailable: the log takes no more; none was queued.
+        """
+        self._logs[durability].append_encoded(payloads, on_done)
+
+    def append_now(self, durability: str, payloads: Sequence[bytes]) -> bool:
+        """Log encoded answers at once, if that takes no longer than to have it done; see `Log.append_now`.
+
+        Raises:
+            Unavailable: the disk took none of them.
+        """
+        return self._logs[durability].append_now(payloads)
+
+    def is_logging(self, durability: str) -> bool:
+        """Whether what deployments of this durability answer goes into a log."""
+        return durability in self._logs
+
+    def _encoded(self, log: PredictionLog, plan: Plan, part: Part, outputs: Columns) -> bytes:
         batch = PredictionBatch(
             deployment=plan.served.name,
             revision=plan.served.deployment.revision,
@@ -218,8 +301,10 @@ class Engine:
             features=cast(LogColumns, part.features),
             latency_us=int((time.perf_counter() - plan.question.received) * 1e6),
             trace=plan.question.trace,
+            propensities=part.propensities,
+            is_forced=plan.question.is_forced,
         )
-        return self._logs[plan.served.deployment.log.durability].append(batch, on_done)
+        return log.encode(batch)
 
     def label(self, labels: Sequence[Label], on_done: OnDone | None = None) -> Ticket:
         """Queue labels for the label log.
@@ -247,6 +332,8 @@ class Engine:
             check_names(by, question.columns or {})
             return Part(by, rows, own_ids, keys, {}, {}, {})
         inputs, extra = checked(question, by, rows)
+        if not extra and by.looked_up is None:
+            return Part(by, rows, own_ids, keys, inputs, {}, inputs)
         features = self._look_up(question, by, inputs, extra, len(own_ids))
         columns = {
             f.name: features[f.name] if f.name in features else inputs[f.name] for f in by.model.signature.inputs

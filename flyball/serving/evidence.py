@@ -1,33 +1,52 @@
-"""What the prediction log says of a rollout: how each arm did, and which of two arms was right more often."""
+"""What the prediction log says of a rollout: how each arm did, and which of two arms was right more often.
+
+What an experiment measures is of all its answers (`tallies`). How a shadow's answers compare (`agreement`), what a
+canary is judged by, and the latest latencies are of the rows that `tracking.live` keeps: the last 200,000 of a
+deployment. Rows that a tester asked of a variant by its name are no evidence of anything.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from flyball.errors import Corrupt, NotFound
 from flyball.rollouts import Arm
+from flyball.serving.agreement import agreement, answers_of, compare_paired
+from flyball.serving.kinds import Rollout
+from flyball.serving.measuring import Measures
 from flyball.serving.status import read_status
+from flyball.serving.tallies import Tallies
 from flyball.stats.comparison import compare_unpaired
-from flyball.stats.metrics import Metric, metric
+from flyball.stats.contexts import ContextSums
+from flyball.stats.metrics import metric
+from flyball.stats.outcomes import Outcomes
 from flyball.tracking.live import LiveTraffic
+from flyball.tracking.predictions import VARIANTS
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Evidence", "TrafficEvidence", "answers_of"]
+__all__ = ["Evidence", "TrafficEvidence", "answers_of", "measures_of", "unforced"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """An arm by variant; canary against baseline on their labelled rows, None while there are too few."""
+    """An arm by variant; canary against baseline on their labelled rows, None while there are too few.
+
+    Of experiments, by variant: `units` (keys), `outcomes` (moments of the metric by key), and `guardrails` by metric.
+    Of a contextual bandit: `contexts`, rewards against contexts. Of a shadow: `agreement`, see `agreement.agreement`.
+    """
 
     arms: Mapping[str, Arm]
     comparison: Mapping[str, Any] | None = None
+    units: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
+    guardrails: Mapping[str, Mapping[str, Outcomes]] = field(default_factory=dict)
+    agreement: Mapping[str, Any] | None = None
+    contexts: Mapping[str, ContextSums] = field(default_factory=dict)
 
 
 class TrafficEvidence:
@@ -36,9 +55,16 @@ class TrafficEvidence:
     def __init__(self, traffic: LiveTraffic, status_path: Path) -> None:
         self._traffic = traffic
         self._status_path = status_path
+        self._tallies = Tallies(traffic.folder)
 
     def evidence(
-        self, deployment: str, since_revision: int, revision: int, metric_name: str | None, level: float = 0.95
+        self,
+        deployment: str,
+        since_revision: int,
+        revision: int,
+        metric_name: str | None,
+        level: float = 0.95,
+        rollout: Rollout | None = None,
     ) -> Evidence:
         """Return the evidence of the rows answered from `since_revision` on.
 
@@ -48,16 +74,18 @@ class TrafficEvidence:
             revision: the revision of the present step, whose rows are counted apart.
             metric_name: what decides; None: quality is not compared.
             level: of the comparison's intervals.
+            rollout: what the strategy measures; None: as a canary.
         """
         import polars as pl
 
         rows = self._traffic.frame(deployment)
         if rows.is_empty():
             return Evidence({})
-        rows = rows.filter(pl.col("revision") >= since_revision)
+        rows = unforced(rows.filter(pl.col("revision") >= since_revision))
         failures = self._failures(deployment)
         arms = {}
-        for variant in ("champion", "canary", "baseline"):
+        met = set(rows["variant"].unique())
+        for variant in (name for name in VARIANTS if name in met or not name.startswith("arm")):
             mine = rows.filter(pl.col("variant") == variant)
             now = mine.filter(pl.col("revision") == revision)
             latency = now["latency_us"].quantile(0.99) if now.height else None
@@ -68,7 +96,25 @@ class TrafficEvidence:
                 labelled_total=int(mine["label"].is_not_null().sum()),
                 latency_p99_ms=latency / 1000 if latency is not None else None,
             )
+        if rollout is not None and rollout.strategy in ("ab", "bandit"):
+            tally = self._tallies.look(deployment, measures_of(rollout, since_revision))
+            totals = {v: replace(arms.get(v, Arm()), requests_total=count) for v, count in tally.rows.items()}
+            return Evidence(
+                {**arms, **totals},
+                units=tally.units,
+                outcomes=tally.outcomes[rollout.metric],
+                guardrails={g.metric: tally.outcomes[g.metric] for g in rollout.guardrails},
+                contexts=tally.contexts,
+            )
+        if rollout is not None and rollout.strategy == "shadow":
+            return Evidence(
+                arms, compare_paired(metric_name, rows, level) if metric_name else None, agreement=agreement(rows)
+            )
         return Evidence(arms, _compare(metric_name, rows, level) if metric_name else None)
+
+    def forget(self, deployment: str) -> None:
+        """Give up what was counted of an experiment that ended."""
+        self._tallies.forget(deployment)
 
     def _failures(self, deployment: str) -> Mapping[str, int]:
         try:
@@ -78,11 +124,17 @@ class TrafficEvidence:
         return found.failures if found else {}
 
 
-def answers_of(wanted: Metric, rows: pl.DataFrame) -> np.ndarray[Any, Any] | None:
-    """Return the logged answers that a metric judges, None when the model gives no such output."""
-    names = {"score": "output.probability", "label": "output.prediction", "value": "output.prediction"}
-    name = names.get(wanted.needs)
-    return rows[name].to_numpy() if name in rows.columns else None
+def unforced(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows but for those that a tester asked of a variant or version by its name."""
+    import polars as pl
+
+    return rows.filter(~pl.col("forced").fill_null(False)) if "forced" in rows.columns else rows
+
+
+def measures_of(rollout: Rollout, since_revision: int) -> Measures:
+    """Return what an A/B or a bandit measures."""
+    metrics = dict.fromkeys([rollout.metric, *(guardrail.metric for guardrail in rollout.guardrails)])
+    return Measures(since_revision, tuple(metrics), rollout.covariate, tuple(rollout.context))
 
 
 def _compare(metric_name: str, rows: pl.DataFrame, level: float) -> dict[str, Any] | None:

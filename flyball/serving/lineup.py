@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from flyball.errors import FlyballError, InvalidInput, NotFound, did_you_mean, listed
@@ -18,7 +18,10 @@ from flyball.features.served import Feature, LoadedFunction, ServedFeatures, rea
 from flyball.models.bundle import LoadedModel
 from flyball.models.fields import Field
 from flyball.models.signature import Signature
-from flyball.serving.snapshot import ServedDeployment, Snapshot, Variant
+from flyball.serving.contextual import Chooser
+from flyball.serving.keys import Callers
+from flyball.serving.routines import RoutineModel
+from flyball.serving.snapshot import Routine, ServedDeployment, Snapshot, Variant
 
 __all__ = ["Lineup", "Refusal", "Served", "ServedVariant", "prepare"]
 
@@ -70,6 +73,17 @@ class Served:
         """The variants by their names."""
         return {v.variant.name: v for v in self.variants}
 
+    @cached_property
+    def chooser(self) -> Chooser | None:
+        """What draws a variant by context, where the deployment does so."""
+        found = self.deployment.contextual
+        return None if found is None else Chooser(found)
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """The inputs of the variants that are tensors rather than columns."""
+        return frozenset(f.name for v in self.variants for f in v.model.signature.inputs if f.shape is not None)
+
     def of_version(self, version: str) -> ServedVariant:
         """Return the variant that serves a version: `late@2`, or `2` where only one model is served.
 
@@ -77,7 +91,8 @@ class Served:
             NotFound: none of the variants does; never another version instead.
         """
         for v in self.variants:
-            if version in (v.variant.version, v.variant.version.rpartition("@")[2]):
+            own = v.variant.version.partition("+")[0]  # of a routine, the deployment's own model's
+            if version in (v.variant.version, own, own.rpartition("@")[2]):
                 return v
         known = [v.variant.version for v in self.variants]
         raise NotFound(f'{self.name} does not serve the version "{version[:80]}" (served: {listed(known)})')
@@ -104,6 +119,7 @@ class Lineup:
     services: Mapping[str, Sequence[str]] = field(default_factory=dict)  # feature service → names of its features
     feature_errors: Mapping[str, str] = field(default_factory=dict)  # of a declared feature that cannot be served: why
     functions: Mapping[FunctionSpec, OnRequest] = field(default_factory=dict)  # those that are loaded
+    callers: Callers = field(default_factory=Callers, compare=False)  # who may ask
 
     def find(self, name: str) -> Served:
         """Return a deployment. Raises NotFound, with the reason when it was refused."""
@@ -152,6 +168,9 @@ def prepare(
                 if variant.bundle not in models:
                     models[variant.bundle] = previous.models.get(variant.bundle) or _warm(load(variant.bundle))
             refused = None
+            for part in deployment.routine.parts if deployment.routine is not None else ():
+                if part.bundle not in models:
+                    models[part.bundle] = previous.models.get(part.bundle) or _warm(load(part.bundle))
             served[name] = _serve(name, deployment, models, function_of)
         except Exception as error:
             message = str(error)
@@ -161,7 +180,7 @@ def prepare(
             errors[name] = Refusal(deployment.revision, message, refused)
             if name in previous.served:
                 served[name] = previous.served[name]
-    used = {v.variant.bundle for s in served.values() for v in (*s.variants, *s.mirrors)}
+    used = {digest for s in served.values() for digest in _bundles(s.deployment)}
     kept = {digest: model for digest, model in {**previous.models, **models}.items() if digest in used}
     features, feature_errors = _features(snapshot, function_of)
     return Lineup(snapshot.generation, served, errors, kept, features, snapshot.services, feature_errors, functions)
@@ -183,6 +202,32 @@ def _features(snapshot: Snapshot, load: LoadFunction) -> tuple[dict[str, Feature
     return found, errors
 
 
+def _bundles(deployment: ServedDeployment) -> set[str]:
+    parts = deployment.routine.parts if deployment.routine is not None else ()
+    return {v.bundle for v in (*deployment.variants, *deployment.mirrors)} | {part.bundle for part in parts}
+
+
+def _joined(
+    variant: Variant, routine: Routine | None, models: Mapping[str, LoadedModel], load: LoadFunction
+) -> tuple[Variant, LoadedModel]:
+    """Return a variant and what answers for it: its model, or the routine that the model takes part in.
+
+    The version then names all models, and the digest the whole routine: when a part changes, nothing of it may stay.
+    """
+    own = models[variant.bundle]
+    if routine is None:
+        return variant, own
+    functions = [read_feature(document, load) for document in routine.post]
+    if wrong := next((one.name for one in functions if not isinstance(one, LoadedFunction)), None):
+        raise InvalidInput(f"{wrong} is a view; after a model stand request-time functions only")
+    parts = [models[part.bundle] for part in routine.parts]
+    joined = RoutineModel(
+        routine, (variant.version, own), parts, [one for one in functions if isinstance(one, LoadedFunction)]
+    )
+    version = "+".join([variant.version, *(part.version for part in routine.parts)])
+    return replace(variant, version=version, bundle=joined.digest()), _warm(joined)
+
+
 def _warm(model: LoadedModel) -> LoadedModel:
     model.warm_up()
     return model
@@ -192,7 +237,8 @@ def _serve(name: str, deployment: ServedDeployment, models: Mapping[str, LoadedM
     features = tuple(read_feature(document, load) for document in deployment.features)
     by_feature = _by_feature(features)
     variants = [
-        _variant(v, models[v.bundle], features, by_feature) for v in (*deployment.variants, *deployment.mirrors)
+        _variant(*_joined(v, deployment.routine, models, load), features, by_feature)
+        for v in (*deployment.variants, *deployment.mirrors)
     ]
     allowed = set(ServedFeatures(features).fields) | ({deployment.key} if deployment.key else set())
     for v in variants:

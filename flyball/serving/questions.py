@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from flyball.errors import InvalidInput, did_you_mean, listed
+from flyball.models.explaining import Explanation
 from flyball.serving.batcher import Columns
+from flyball.serving.contextual import Chooser, context_number
 from flyball.serving.lineup import Served, ServedVariant
 from flyball.serving.router import choose, named
 
@@ -28,7 +30,11 @@ class Question:
         variant, version: for testers: who must answer, whatever the traffic table says.
         at: the instant whose features are wanted, if not now.
         is_whole: the answer can hold only one version: the first row's key routes all rows.
+        is_matrix: the only column is a matrix (rows, inputs) that stands for all inputs in the model's order.
+        caller: the name of the access key that asks, where keys are required.
+        is_over: nobody waits for the answer any more; it need not be computed, and is not logged.
         received: `time.perf_counter()` when the request was complete; latency counts from here.
+        explain: say too what each input did for the answer; is_approximate: sampled where there is no exact way.
     """
 
     deployment: str
@@ -42,6 +48,16 @@ class Question:
     trace: str | None = None
     is_whole: bool = False
     received: float = field(default_factory=time.perf_counter)
+    is_matrix: bool = False
+    caller: str | None = None
+    is_over: bool = False
+    explain: bool = False
+    is_approximate: bool = False
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether who asks named who must answer; such answers are no evidence of how variants compare."""
+        return self.variant is not None or self.version is not None
 
 
 @dataclass(slots=True)
@@ -55,6 +71,7 @@ class Part:
     inputs: Columns  # as received, keys of views included
     features: Columns  # as looked up
     columns: Columns  # what the model takes
+    propensities: list[float] | None = None  # how probable it was that this variant answers, of draws by context
 
 
 @dataclass(slots=True)
@@ -66,12 +83,14 @@ class Plan:
     ids: list[str]
     parts: list[Part]
     is_logged: bool
+    explanations: Sequence[Explanation | None] = ()  # of the parts, where the question asks for them
 
     def answer(self, outputs: Sequence[Columns]) -> Answer:
         """Return the answer, given what the variant of each part said."""
+        explanations = self.explanations or [None] * len(self.parts)
         parts = [
-            AnsweredPart(part.by.variant.name, part.by.variant.version, part.rows, out)
-            for part, out in zip(self.parts, outputs, strict=True)
+            AnsweredPart(part.by.variant.name, part.by.variant.version, part.rows, out, explanation)
+            for part, out, explanation in zip(self.parts, outputs, explanations, strict=True)
         ]
         return Answer(self.served.name, self.ids, parts)
 
@@ -84,6 +103,7 @@ class AnsweredPart:
     version: str
     rows: Sequence[int] | None
     outputs: Columns
+    explanation: Explanation | None = None
 
 
 @dataclass(slots=True)
@@ -95,7 +115,10 @@ class Answer:
     parts: list[AnsweredPart]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return for each row `{id, version, variant, outputs: {name: value}}`, in the order of the rows."""
+        """Return for each row `{id, version, variant, outputs: {name: value}}`, in the order of the rows.
+
+        Where the question asked for it, `explanation` stands there too; see `Explanation.records`.
+        """
         found: list[dict[str, Any]] = [{}] * len(self.ids)
         for part in self.parts:
             lists = {name: plain_values(values) for name, values in part.outputs.items()}
@@ -107,6 +130,9 @@ class Answer:
                     "variant": part.variant,
                     "outputs": {name: values[row] for name, values in lists.items()},
                 }
+            if part.explanation is not None:
+                for place, explanation in zip(places, part.explanation.records(), strict=True):
+                    found[place]["explanation"] = explanation
         return found
 
 
@@ -133,31 +159,79 @@ def count_rows(question: Question, served: Served) -> int:
     return count
 
 
-_Group = tuple[ServedVariant, Sequence[int] | None, list[str | None] | None]
+_Group = tuple[ServedVariant, Sequence[int] | None, list[str | None] | None, list[float] | None]
 
 
 def route(served: Served, question: Question, ids: list[str]) -> list[_Group]:
-    """Return which variant answers which rows, and the key of each."""
+    """Return which variant answers which rows, their keys, and where it was drawn by context how probable that was."""
     keys = _row_keys(served, question, len(ids))
     if question.version is not None:
-        return [(served.of_version(question.version), None, keys)]
+        return [(served.of_version(question.version), None, keys, None)]
     if question.variant is not None:
         named(question.variant, served.deployment.variants)
-        return [(served.by_name[question.variant], None, keys)]
+        return [(served.by_name[question.variant], None, keys, None)]
     variants = served.deployment.variants
     if len(variants) == 1:
-        return [(served.variants[0], None, keys)]
+        return [(served.variants[0], None, keys, None)]
     salt = served.deployment.salt
     alone = question.request_id or (ids[0] if ids else "")
+    if served.chooser is not None and ids:
+        return _drawn(served, served.chooser, question, alone, keys, len(ids))
     if keys is None or question.is_whole or question.key is not None:
         first = keys[0] if keys else None
-        return [(served.by_name[choose(alone if first is None else first, salt, variants).name], None, keys)]
+        return [(served.by_name[choose(alone if first is None else first, salt, variants).name], None, keys, None)]
     rows_of: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         rows_of.setdefault(choose(alone if key is None else key, salt, variants).name, []).append(row)
+    return _groups(served, rows_of, keys)
+
+
+def _groups(
+    served: Served, rows_of: Mapping[str, list[int]], keys: list[str | None] | None, odds: list[float] | None = None
+) -> list[_Group]:
     if len(rows_of) == 1:
-        return [(served.by_name[next(iter(rows_of))], None, keys)]
-    return [(served.by_name[name], rows, [keys[row] for row in rows]) for name, rows in rows_of.items()]
+        return [(served.by_name[next(iter(rows_of))], None, keys, odds)]
+
+    def picked(values: list[Any] | None, rows: list[int]) -> list[Any] | None:
+        return None if values is None else [values[row] for row in rows]
+
+    return [(served.by_name[name], rows, picked(keys, rows), picked(odds, rows)) for name, rows in rows_of.items()]
+
+
+def _drawn(
+    served: Served, chooser: Chooser, question: Question, alone: str, keys: list[str | None] | None, count: int
+) -> list[_Group]:
+    """Draw the variant of each row by its context; of a question that is answered whole by that of the first row."""
+    contexts = _contexts(served, chooser, question, 1 if question.is_whole else count)
+    if len(contexts) == 1:
+        name, share = chooser.choose(contexts[0], alone)
+        return [(served.by_name[name], None, keys, [share] * count)]
+    rows_of: dict[str, list[int]] = {}
+    odds = []
+    for row, context in enumerate(contexts):
+        name, share = chooser.choose(context, f"{alone} {row}" if row else alone)
+        rows_of.setdefault(name, []).append(row)
+        odds.append(share)
+    return _groups(served, rows_of, keys, odds)
+
+
+def _contexts(served: Served, chooser: Chooser, question: Question, count: int) -> list[list[float]]:
+    """Return the context of the first rows as numbers, before the rows are checked: what is wrong with them is said
+    by whoever checks."""
+    if question.records is not None:
+        return [[context_number(record.get(name)) for name in chooser.inputs] for record in question.records[:count]]
+    columns = question.columns or {}
+    if question.is_matrix:
+        names = [f.name for f in (served.variants[0].request.inputs if served.variants[0].request else ())]
+        matrix = next(iter(columns.values()))
+        columns = {name: matrix[:, place] for place, name in enumerate(names[: matrix.shape[1]])}
+    found = []
+    for name in chooser.inputs:
+        values = columns.get(name, ())
+        values = values.ravel().tolist() if isinstance(values, np.ndarray) else values
+        is_whole = isinstance(values, list | tuple) and len(values) >= count
+        found.append([context_number(value) for value in values[:count]] if is_whole else [0.0] * count)
+    return [list(context) for context in zip(*found, strict=True)]
 
 
 def _row_keys(served: Served, question: Question, count: int) -> list[str | None] | None:
@@ -178,7 +252,9 @@ def _row_keys(served: Served, question: Question, count: int) -> list[str | None
     return [None if value is None else str(value) for value in values]
 
 
-def checked(question: Question, by: ServedVariant, rows: Sequence[int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def checked(
+    question: Question, by: ServedVariant, rows: Sequence[int] | None
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return the inputs as checked arrays, and the values of names that are not inputs of this model.
 
     Raises:
@@ -199,6 +275,9 @@ def checked(question: Question, by: ServedVariant, rows: Sequence[int] | None) -
                 return {}, extra
             return by.request.columns(records, subject=subject), extra
         columns = question.columns or {}
+        if question.is_matrix and by.request is not None:
+            matrix = next(iter(columns.values()))
+            return by.request.table(matrix if rows is None else matrix[rows], subject=subject), extra
         if rows is not None:
             columns = {name: [values[row] for row in rows] for name, values in columns.items()}
         extra = {name: plain_values(columns[name]) for name in by.extra if name in columns}
@@ -216,6 +295,8 @@ def checked(question: Question, by: ServedVariant, rows: Sequence[int] | None) -
 
 def check_names(by: ServedVariant, given: Mapping[str, Any]) -> None:
     """Check names where there are no values to check: no rows, or no inputs."""
+    if isinstance(first := next(iter(given.values()), None), np.ndarray) and first.ndim == 2 and first.shape[1] > 1:
+        return  # a matrix of no rows has no names
     needed = [f.name for f in by.request.inputs] if by.request is not None else []
     unknown = [name for name in given if name not in needed and name not in by.extra]
     missing = [name for name in needed if name not in given]

@@ -17,13 +17,32 @@ from typing import Any, Literal
 
 import orjson
 
+from flyball.clock import parse_instant
 from flyball.errors import Corrupt, Incompatible, InvalidInput, NotFound, did_you_mean, listed
 from flyball.storage.blobs import check_digest
 
-__all__ = ["FORMAT", "Limits", "Logging", "ServedDeployment", "Snapshot", "Variant", "parse", "read", "write"]
+__all__ = [
+    "FORMAT",
+    "CallerKey",
+    "ContextArm",
+    "Contextual",
+    "Limits",
+    "Logging",
+    "Part",
+    "Routine",
+    "ServedDeployment",
+    "Snapshot",
+    "Variant",
+    "contextual_of",
+    "parse",
+    "parse_routine",
+    "read",
+    "write",
+]
 
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _WEIGHT_STEP = 0.01  # per cent: what the router resolves
 
 
@@ -43,15 +62,64 @@ class Logging:
 
     requests: float = 1.0  # share of requests that are logged; "all" in the document is 1
     durability: Literal["disk", "os"] = "disk"  # disk: survives power loss; os: survives kill -9, and is faster
+    when_full: Literal["refuse", "drop"] = "refuse"  # refuse the answer, or lose the row and count it
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one deployment may hold in memory."""
+    """Bounds on what one deployment may take; None: no bound of its own."""
 
     queue_rows: int = 4096  # rows waiting for a model; more are refused with 503
     batch_rows: int = 256  # rows in one call of the model; a larger request is cut into several calls
     request_rows: int = 100_000  # rows in one request
+    concurrency: int | None = None  # requests in flight; more are refused with 503
+    timeout_s: float | None = None  # then the answer is 504, though the model computes on
+    body_bytes: int | None = None  # of one request, as sent and decompressed; more is 413
+    rate: float | None = None  # requests a second; more are refused with 429
+    burst: int | None = None  # requests at once after a pause; None: those of a second
+    key_rate: float | None = None  # as `rate`, of each access key
+    key_burst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextArm:
+    """One arm's regression of rewards on x = (1, *inputs): `weights` · x is expected, |`spread` x| its deviation."""
+
+    name: str  # of the variant
+    weights: tuple[float, ...]
+    spread: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contextual:
+    """How the variant of a request is drawn by its context, see `serving.contextual`."""
+
+    policy: Literal["linear_ucb", "linear_thompson"]
+    inputs: tuple[str, ...]
+    least: float  # the probability that every arm keeps
+    arms: tuple[ContextArm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Another model's version that takes part in a routine."""
+
+    model: str
+    version: str  # "weather@5"
+    bundle: str
+    weight: float = 1.0  # in a mean or a vote
+    when: tuple[str | int | float | bool, ...] = ()  # of a router: the values of `by` that it is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """How the variants' model and other models answer together; see `serving.routines`."""
+
+    combine: Literal["chain", "mean", "vote", "router"] = "chain"
+    parts: tuple[Part, ...] = ()
+    by: str | None = None
+    weight: float = 1.0  # of the variants' model
+    post: tuple[Mapping[str, Any], ...] = ()  # descriptions of the functions after the models
 
 
 @dataclass(frozen=True)
@@ -72,6 +140,19 @@ class ServedDeployment:
     mask: tuple[str, ...] = ()
     log: Logging = Logging()
     limits: Limits = Limits()
+    clear: tuple[str, ...] = ()  # inputs that are not masked, though they are protected where they come from
+    contextual: Contextual | None = None  # a variant is drawn by context instead of by the hash of a key
+    routine: Routine | None = None  # the variants' model answers together with others
+
+
+@dataclass(frozen=True, slots=True)
+class CallerKey:
+    """An access key that may ask for predictions, where keys are required."""
+
+    name: str
+    digest: str  # SHA-256 of the secret
+    deployments: tuple[str, ...] = ()  # empty: all
+    expires_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +168,7 @@ class Snapshot:
     format: int = FORMAT
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     services: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    keys: tuple[CallerKey, ...] = ()
 
     def validate(self) -> Snapshot:
         """Return self if it can be served.
@@ -109,6 +191,8 @@ class Snapshot:
         for name, features in self.services.items():
             known = isinstance(features, list | tuple) and all(f in self.features for f in features)
             _check(known, f"feature service {name}", features, "a list of features of the snapshot")
+        for key in self.keys:
+            _validate_key(key)
         return self
 
 
@@ -170,7 +254,17 @@ def parse(document: object) -> Snapshot:
     parsed = {name: _deployment(f"deployment/{name}", value) for name, value in deployments.items()}
     for name in ("features", "services"):
         _check(isinstance(fields.get(name, {}), Mapping), name, fields.get(name), "an object")
-    return Snapshot(**{**fields, "deployments": parsed}).validate()
+    keys = fields.get("keys", [])
+    _check(isinstance(keys, list | tuple), "keys", keys, "a list")
+    known = tuple(_key(document) for document in keys)
+    return Snapshot(**{**fields, "deployments": parsed, "keys": known}).validate()
+
+
+def _key(document: object) -> CallerKey:
+    fields = _fields(CallerKey, document, "a key")
+    named = fields.get("deployments", [])
+    _check(isinstance(named, list | tuple), "the deployments of a key", named, "a list")
+    return CallerKey(**{**fields, "deployments": tuple(named)})
 
 
 def _deployment(where: str, document: object) -> ServedDeployment:
@@ -179,7 +273,7 @@ def _deployment(where: str, document: object) -> ServedDeployment:
         if name in fields:
             _check(isinstance(fields[name], Sequence), f"{where} {name}", fields[name], "a list")
             fields[name] = tuple(Variant(**_fields(Variant, v, f"{where} {name}")) for v in fields[name])
-    for name in ("features", "mask"):
+    for name in ("features", "mask", "clear"):
         if name in fields:
             _check(isinstance(fields[name], Sequence), f"{where} {name}", fields[name], "a list")
             fields[name] = tuple(fields[name])
@@ -188,9 +282,53 @@ def _deployment(where: str, document: object) -> ServedDeployment:
         if log.get("requests") == "all":
             log["requests"] = 1.0
         fields["log"] = Logging(**log)
+    if fields.get("contextual") is not None:
+        fields["contextual"] = _contextual(f"{where} contextual", fields["contextual"])
+    if fields.get("routine") is not None:
+        fields["routine"] = parse_routine(fields["routine"], where)
     if "limits" in fields:
         fields["limits"] = Limits(**_fields(Limits, fields["limits"], f"{where} limits"))
     return ServedDeployment(**fields)
+
+
+def contextual_of(document: object) -> Contextual | None:
+    """Return how variants are drawn by context as a deployment's status describes it, None where they are not."""
+    return None if document is None else _contextual("contextual", document)
+
+
+def _contextual(where: str, document: object) -> Contextual:
+    fields = _fields(Contextual, document, where)
+    for name in ("inputs", "arms"):
+        _check(isinstance(fields[name], list | tuple), f"{where} {name}", fields[name], "a list")
+    arms = []
+    for one in fields["arms"]:
+        arm = _fields(ContextArm, one, f"{where} arm")
+        rows = [arm["weights"], *arm["spread"]] if isinstance(arm["spread"], list | tuple) else [None]
+        _check(all(isinstance(row, list | tuple) for row in rows), f"{where} arm", "…", "lists of numbers")
+        arms.append(ContextArm(arm["name"], tuple(arm["weights"]), tuple(tuple(row) for row in arm["spread"])))
+    return Contextual(**{**fields, "inputs": tuple(fields["inputs"]), "arms": tuple(arms)})
+
+
+def parse_routine(document: object, where: str) -> Routine:
+    """Return the routine that a JSON value describes. Raises InvalidInput."""
+    routine = _fields(Routine, document, f"{where} routine")
+    for name in ("parts", "post"):
+        _check(isinstance(routine.get(name, []), list | tuple), f"{where} routine {name}", "…", "a list")
+    parts = [_fields(Part, part, f"{where} part") for part in routine.get("parts", ())]
+    for part in parts:
+        for name in ("model", "version", "bundle"):
+            _check(_is_text(part[name]), f"{where} part {name}", part[name], "text")
+        check_digest(part["bundle"])
+        _check(
+            _is_number(part.get("weight", 1.0), 0, 1e9), f"{where} part weight", part.get("weight"), "a number from 0"
+        )
+        _check(isinstance(part.get("when", []), list | tuple), f"{where} part when", "…", "a list of values")
+    combine = routine.get("combine", "chain")
+    _check(combine in ("chain", "mean", "vote", "router"), f"{where} combine", combine, "chain, mean, vote or router")
+    post = tuple(routine.get("post", ()))
+    _check(all(isinstance(one, Mapping) for one in post), f"{where} routine post", "…", "a list of objects")
+    made = tuple(Part(**{**part, "when": tuple(part.get("when", ()))}) for part in parts)
+    return Routine(**{**routine, "parts": made, "post": post})
 
 
 def _fields(cls: type[Any], document: object, where: str) -> dict[str, Any]:
@@ -207,6 +345,16 @@ def _fields(cls: type[Any], document: object, where: str) -> dict[str, Any]:
         if name not in document and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise InvalidInput(f'{where} lacks the field "{name}"')
     return dict(document)
+
+
+def _validate_key(key: CallerKey) -> None:
+    _check(_is_text(key.name), "the name of a key", key.name, "text")
+    is_digest = isinstance(key.digest, str) and bool(_DIGEST.fullmatch(key.digest))
+    _check(is_digest, f"the digest of the key {key.name}", "…", "a SHA-256")
+    _check(all(_is_text(one) for one in key.deployments), f"the key {key.name}", key.deployments, "names")
+    if key.expires_at is not None:
+        _check(_is_text(key.expires_at), f"the end of the key {key.name}", key.expires_at, "a time")
+        parse_instant(key.expires_at)
 
 
 def _validate_deployment(where: str, deployment: ServedDeployment) -> None:
@@ -232,6 +380,8 @@ def _validate_deployment(where: str, deployment: ServedDeployment) -> None:
         "…",
         "a list of objects",
     )
+    if deployment.contextual is not None:
+        _validate_contextual(f"{where} contextual", deployment, deployment.contextual)
     _check(all(_is_text(m) for m in deployment.mask), f"{where} mask", deployment.mask, "a list of fields")
     _check(
         _is_number(deployment.log.requests, 0, 1),
@@ -245,8 +395,34 @@ def _validate_deployment(where: str, deployment: ServedDeployment) -> None:
         deployment.log.durability,
         "disk or os",
     )
+    _check(
+        deployment.log.when_full in ("refuse", "drop"),
+        f"{where} when_full",
+        deployment.log.when_full,
+        "refuse or drop",
+    )
     for name, value in dataclasses.asdict(deployment.limits).items():
-        _check(_is_int(value, 1), f"{where} limits {name}", value, "a whole number from 1")
+        if name in ("timeout_s", "rate", "key_rate"):
+            holds = value is None or (_is_number(value, 0, 1e9) and value > 0)
+            _check(holds, f"{where} limits {name}", value, "a number above 0")
+        else:
+            is_open = value is None and name not in ("queue_rows", "batch_rows", "request_rows")
+            _check(is_open or _is_int(value, 1), f"{where} limits {name}", value, "a whole number from 1")
+
+
+def _validate_contextual(where: str, deployment: ServedDeployment, found: Contextual) -> None:
+    _check(found.policy in ("linear_ucb", "linear_thompson"), f"{where} policy", found.policy, "a linear policy")
+    _check(len(found.inputs) > 0 and all(_is_text(n) for n in found.inputs), f"{where} inputs", found.inputs, "names")
+    names = [arm.name for arm in found.arms]
+    known = [variant.name for variant in deployment.variants]
+    _check(sorted(names) == sorted(known), f"{where} arms", names, f"the variants {known}")
+    _check(_is_number(found.least, 0, 1 / len(names)), f"{where} least", found.least, "a probability all can have")
+    size = len(found.inputs) + 1
+    for arm in found.arms:
+        is_whole = len(arm.spread) == size and all(len(row) == size for row in (arm.weights, *arm.spread))
+        numbers = [x for row in (arm.weights, *arm.spread) for x in row]
+        is_finite = all(_is_number(x, -1e300, 1e300) for x in numbers)
+        _check(is_whole and is_finite, f"{where} arm {arm.name}", "…", f"finite numbers, {size} a row")
 
 
 def _check(holds: bool, what: str, value: object, expected: str) -> None:

@@ -1,28 +1,23 @@
-"""What the data plane tells: counters for Prometheus, and `status.json` for the control plane.
+"""What the data plane tells the control plane: `status.json`.
 
 The deployment controller learns from `status.json` that its snapshot is applied, or why a deployment was refused; it
-asks nothing over the network, so neither waits for the other.
+asks nothing over the network, so neither waits for the other. Several workers write a document each, and
+whoever started them writes the one that is read: what holds of all of them (`joined`).
 """
 
 from __future__ import annotations
 
 import secrets
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from flyball.errors import Corrupt, NotFound
-from flyball.features.freshness import AGE_BOUNDS_S, ViewFreshness
 
-__all__ = ["Counters", "DataPlaneStatus", "DeploymentStatus", "read_status"]
-
-_BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+__all__ = ["DataPlaneStatus", "DeploymentStatus", "joined", "read_status"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +44,19 @@ class DataPlaneStatus:
     deployments: Mapping[str, DeploymentStatus] = field(default_factory=dict)
     error: str | None = None  # why the newest snapshot could not be read at all
     counters: Mapping[str, float] = field(default_factory=dict)
+    grpc_address: str = ""  # 127.0.0.1:7072; empty when gRPC is turned off
+    workers: Mapping[str, int] = field(default_factory=dict)  # place → process, where there are several
 
     def write(self, path: Path) -> None:
         """Replace the document; readers never see half of it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
-        partial.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
-        partial.replace(path)
+        try:
+            partial.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
+            partial.replace(path)
+        except BaseException:  # a full disk must not be filled with drafts as well, one every two seconds
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def read_status(path: Path) -> DataPlaneStatus:
@@ -75,125 +76,52 @@ def read_status(path: Path) -> DataPlaneStatus:
         raise Corrupt(f"{path} is not a data plane's status ({error}); restart the data plane") from error
 
 
-class _Histogram:
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+def joined(
+    workers: Mapping[str, DataPlaneStatus], whole: DataPlaneStatus, gone: Sequence[DataPlaneStatus] = ()
+) -> DataPlaneStatus:
+    """Return what holds of all workers: a snapshot is taken up when all have, a deployment served when all do.
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-
-class _Ages(_Histogram):
-    """A view's ages as a histogram; a copy, because they are counted on other threads too."""
-
-    def __init__(self, found: ViewFreshness) -> None:
-        super().__init__(AGE_BOUNDS_S)
-        self.counts, self.total = list(found.age_counts), found.age_sum_s
-
-
-class Counters:
-    """Counts since the start; written on the event loop only."""
-
-    def __init__(self) -> None:
-        self.requests: defaultdict[tuple[str, str, str], int] = defaultdict(int)  # deployment, variant, version
-        self.rows: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        self.failures: defaultdict[tuple[str, str, str], int] = defaultdict(int)  # deployment, variant, version
-        self.errors: defaultdict[tuple[str, int], int] = defaultdict(int)  # deployment, status
-        self.latency: defaultdict[tuple[str, str], _Histogram] = defaultdict(lambda: _Histogram(_BOUNDS_S))
-        self.batches: defaultdict[str, _Histogram] = defaultdict(lambda: _Histogram(_BATCH_BOUNDS))  # version
-        self.labels = 0
-        self.log_refusals = 0  # requests answered with 503 because their rows could not be logged
-        self.mirrors_skipped = 0
-
-    def answered(self, deployment: str, variant: str, version: str, rows: int, seconds: float) -> None:
-        """Count one request's part that one variant answered."""
-        key = (deployment, variant, version)
-        self.requests[key] += 1
-        self.rows[key] += rows
-        self.latency[deployment, variant].observe(seconds)
-
-    def summary(self) -> dict[str, float]:
-        """Return the few sums that `status.json` carries."""
-        return {
-            "requests": sum(self.requests.values()),
-            "rows": sum(self.rows.values()),
-            "errors": sum(self.errors.values()),
-            "labels": self.labels,
-            "log_refusals": self.log_refusals,
-        }
-
-    def prometheus(
-        self, waiting: Mapping[tuple[str, str], int], generation: int, views: Mapping[str, ViewFreshness]
-    ) -> str:
-        """Return everything in the Prometheus text format 0.0.4.
-
-        Args:
-            waiting: rows by (deployment, version).
-            views: how fresh the values are that were looked up, by view.
-        """
-        lines: list[str] = []
-
-        def family(name: str, kind: str, text: str) -> None:
-            lines.append(f"# HELP flyball_{name} {text}\n# TYPE flyball_{name} {kind}")
-
-        def sample(name: str, labels: Mapping[str, Any], value: float) -> None:
-            inner = ",".join(f'{key}="{_escaped(str(text))}"' for key, text in labels.items())
-            lines.append(f"flyball_{name}{{{inner}}} {value!r}" if inner else f"flyball_{name} {value!r}")
-
-        def histogram(name: str, labels: Mapping[str, Any], data: _Histogram) -> None:
-            running = 0
-            for bound, count in zip((*data.bounds, "+Inf"), data.counts, strict=True):
-                running += count
-                le = bound if isinstance(bound, str) else f"{bound:g}"
-                sample(f"{name}_bucket", {**labels, "le": le}, running)
-            sample(f"{name}_sum", labels, data.total)
-            sample(f"{name}_count", labels, running)
-
-        family("requests_total", "counter", "Prediction requests answered.")
-        names = ("deployment", "variant", "version")
-        for key, value in self.requests.items():
-            sample("requests_total", dict(zip(names, key, strict=True)), value)
-        family("model_failures_total", "counter", "Prediction requests on which the model failed.")
-        for key, value in self.failures.items():
-            sample("model_failures_total", dict(zip(names, key, strict=True)), value)
-        family("rows_total", "counter", "Rows predicted.")
-        for key, value in self.rows.items():
-            sample("rows_total", dict(zip(names, key, strict=True)), value)
-        family("request_errors_total", "counter", "Prediction requests refused or failed, by HTTP status.")
-        for (deployment, status), value in self.errors.items():
-            sample("request_errors_total", {"deployment": deployment, "status": status}, value)
-        family("request_seconds", "histogram", "From a request's last byte to its answer.")
-        for (deployment, variant), data in self.latency.items():
-            histogram("request_seconds", {"deployment": deployment, "variant": variant}, data)
-        family("batch_rows", "histogram", "Rows in one call of a model.")
-        for version, data in self.batches.items():
-            histogram("batch_rows", {"version": version}, data)
-        family("queue_rows", "gauge", "Rows waiting for a model or in it.")
-        for (deployment, version), rows in waiting.items():
-            sample("queue_rows", {"deployment": deployment, "version": version}, rows)
-        family("feature_rows_total", "counter", "Entities looked up, by what was found: fresh, missing, stale, early.")
-        for view, found in views.items():
-            fresh = found.rows - found.missing - found.stale - found.early
-            for outcome in ("fresh", "missing", "stale", "early"):
-                value = fresh if outcome == "fresh" else getattr(found, outcome)
-                sample("feature_rows_total", {"view": view, "found": outcome}, value)
-        family("feature_age_seconds", "histogram", "Age of the feature values that were used.")
-        for view, found in views.items():
-            histogram("feature_age_seconds", {"view": view}, _Ages(found))
-        for name, value, text in (
-            ("labels_total", self.labels, "Labels taken."),
-            ("log_refusals_total", self.log_refusals, "Requests refused because their rows could not be logged."),
-            ("mirrors_skipped_total", self.mirrors_skipped, "Requests that a busy mirror did not get."),
-        ):
-            family(name, "counter", text)
-            sample(name, {}, value)
-        family("snapshot_generation", "gauge", "Generation of the snapshot that is served.")
-        sample("snapshot_generation", {}, generation)
-        return "\n".join(lines) + "\n"
+    Args:
+        workers: those that serve now, by the name of their place; at least one.
+        whole: who started them, with its process and the addresses.
+        gone: what workers told last that serve no more; what they counted stays counted.
+    """
+    deployments = {}
+    for name in sorted({name for status in workers.values() for name in status.deployments}):
+        told = [status.deployments.get(name) for status in workers.values()]
+        known = [one for one in told if one is not None]
+        before = [status.deployments[name] for status in gone if name in status.deployments]
+        deployments[name] = _joined(known, before, None in told)
+    counters: defaultdict[str, float] = defaultdict(float)
+    for status in (*workers.values(), *gone):
+        for key, value in status.counters.items():
+            counters[key] += value
+    return replace(
+        whole,
+        time=max(status.time for status in workers.values()),
+        generation=min(status.generation for status in workers.values()),
+        deployments=deployments,
+        error=next((status.error for status in workers.values() if status.error), None),
+        counters=dict(counters),
+        workers={place: status.pid for place, status in workers.items()},
+    )
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _joined(told: list[DeploymentStatus], gone: list[DeploymentStatus], is_missing: bool) -> DeploymentStatus:
+    """Return the one that lags most, with the errors and failures of all."""
+    served = [one.revision for one in told if one.revision is not None]
+    is_whole = len(served) == len(told) and not is_missing
+    least = min(told, key=lambda one: -1 if one.revision is None else one.revision)
+    failures: defaultdict[str, int] = defaultdict(int)
+    for one in (*told, *gone):
+        for variant, count in one.failures.items():
+            failures[variant] += count
+    refused = next((one for one in told if one.error is not None), least)
+    return DeploymentStatus(
+        least.revision if is_whole else None,
+        least.variants if is_whole else {},
+        max(one.wanted for one in told),
+        refused.error,
+        refused.refused,
+        dict(failures),
+    )

@@ -99,6 +99,18 @@ class LedgerCases:
             assert tx.resources.spec_values(KIND, "uses") == [(None,)]
             assert tx.resources.page("dataset", 0, 10) == ([], 0)
 
+    def test_resources_that_lack_a_word_are_passed_over_and_all_others_come_by_name(self, ledger: Ledger) -> None:
+        with ledger.write("user/a") as tx:
+            for number in range(450):
+                tx.resources.apply(KIND, f"x{number:03}", {"size": number % 7, "label": f"Größe_{number % 2}% 'a'"})
+        with ledger.read() as tx:
+            everything = tx.resources.all(KIND)
+            assert list(tx.resources.likely(KIND)) == everything
+            assert list(tx.resources.likely(KIND, ["X04"])) == everything[40:50]
+            assert list(tx.resources.likely(KIND, ["x", "e_1"])) == everything[1::2]
+            assert list(tx.resources.likely(KIND, ["größe", "%", "'"])) == everything  # left to the caller
+            assert list(tx.resources.likely(KIND, ["absent"])) == []
+
     def test_a_default_written_out_is_no_change(self, ledger: Ledger) -> None:
         with ledger.write("user/a") as tx:
             tx.resources.apply(KIND, "x", {})

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flyball.ledger.points import Point, kept_value
 
-__all__ = ["Likeness", "Reproduction", "compared_metric", "environment_changes"]
+__all__ = ["Likeness", "PackageChange", "Reproduction", "compared_metric", "environment_changes", "package_changes"]
 
 Verdict = Literal["identical", "within tolerance", "different", "missing", "new"]
 
@@ -24,6 +24,15 @@ class Likeness:
     difference: float | None = None
 
 
+@dataclass(frozen=True)
+class PackageChange:
+    """A package, or Python itself, that is another here than the run recorded; None: it is not there."""
+
+    package: str
+    recorded: str | None
+    here: str | None
+
+
 @dataclass
 class Reproduction:
     """What came of making a run again. `reasons` say why it may differ, likeliest first."""
@@ -35,6 +44,7 @@ class Reproduction:
     params: list[Likeness] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     output: str = ""
+    environment: list[PackageChange] = field(default_factory=list)
 
     @property
     def is_same(self) -> bool:
@@ -89,6 +99,16 @@ def environment_changes(then: Mapping[str, Any], now: Mapping[str, Any], most: i
         more = f", and {len(told) - most} more" if len(told) > most else ""
         found.append(f"packages: {', '.join(told[:most])}{more}")
     return found
+
+
+def package_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[PackageChange]:
+    """Return what is another in one environment than in the other, as `runs.environment` tells them, by name.
+
+    What is only here is left out: a run is not different because something else was installed beside it.
+    """
+    old = {"python": then.get("python"), **(then.get("packages") or {})}
+    new = {"python": now.get("python"), **(now.get("packages") or {})}
+    return [PackageChange(name, old[name], new.get(name)) for name in old if old[name] and old[name] != new.get(name)]
 
 
 def _apart(old: float, new: float) -> float:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flyball.clock import SYSTEM, Clock
+from flyball.tracking.sealed import REWRITTEN
 from flyball.tracking.traffic import Traffic
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["REWRITTEN", "LiveTraffic"]
+__all__ = ["LiveTraffic"]
 
-REWRITTEN = "rewritten"  # a file in the log's folder that changes when rows were taken out of it
 _FRESH_S = 0.2  # a copy this old is fresh enough
 
 
@@ -32,6 +32,11 @@ class LiveTraffic:
         self._clock = clock
         self._lock = threading.Lock()
         self._read_at = float("-inf")
+
+    @property
+    def folder(self) -> Path:
+        """Where the log is."""
+        return self._folder
 
     def frame(self, deployment: str) -> pl.DataFrame:
         """Return the kept rows of a deployment, oldest first, with `label` and `label_at` (null where unknown)."""

@@ -2,7 +2,7 @@
 
     FOLDER/<32 hexadecimal digits>/         the run, by its id
         run.json                            {"format": 1, "id", "name", "kind", "experiment", "user", "started_ms",
-                                            "source", "environment"}; written once, before all else
+                                            "source", "environment"}, in a nested run "parent"; written once, first
         log.jsonl                           a line for each thing told, oldest first:
             {"params": {…}}  {"tags": {…}}  {"result": {…}}
             {"points": [[key, value, step, at_ms], …]}       value: a number, or "NaN", "Infinity", "-Infinity"
@@ -57,7 +57,9 @@ class OfflineRun:
     A run that nobody ended ends with the program.
     """
 
-    def __init__(self, folder: Path, name: str, experiment: str | None, params: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, name: str, experiment: str | None, params: Mapping[str, Any], parent: str | None = None
+    ) -> None:
         self.id = secrets.token_hex(16)
         self._is_open = True
         self._lock = threading.RLock()
@@ -76,6 +78,7 @@ class OfflineRun:
             "started_ms": _now_ms(),
             "source": source(),
             "environment": environment(),
+            **({"parent": parent} if parent else {}),
         }
         try:
             (self.folder / FILES).mkdir(parents=True)

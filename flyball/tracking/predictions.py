@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -40,11 +40,12 @@ __all__ = [
     "PredictionBatch",
     "PredictionLog",
     "check_variant",
+    "microseconds",
     "new_id",
     "new_ids",
 ]
 
-VARIANTS = ("champion", "canary", "baseline", "shadow")
+VARIANTS = ("champion", "canary", "baseline", "shadow", *(f"arm{number}" for number in range(2, 10)))
 
 Columns = Mapping[str, Sequence[Any]]
 """Values by column; a list, tuple or one-dimensional numpy array a column, all as long as there are rows."""
@@ -62,6 +63,8 @@ class PredictionBatch(NamedTuple):
         ids: the rows' ids (`new_ids`); keys: what the traffic table hashed, a row each, or None.
         inputs, features, outputs: as received, as looked up, as answered.
         latency_us: from the request's last byte to the answer, in microseconds; trace: the W3C trace id, if any.
+        propensities: the probability with which this variant was chosen for each row, where it was drawn by context.
+        is_forced: a tester named who must answer, so that the rows are no evidence of how the variants compare.
     """
 
     deployment: str
@@ -76,6 +79,8 @@ class PredictionBatch(NamedTuple):
     features: Columns = {}
     latency_us: int = 0
     trace: str | None = None
+    propensities: Sequence[float] | None = None
+    is_forced: bool = False
 
 
 class Label(NamedTuple):
@@ -127,17 +132,29 @@ class PredictionLog:
             InvalidInput: an unknown variant, columns of different lengths, or a value that JSON cannot hold.
             Unavailable: too much is waiting, or the log is closed.
         """
+        return self.append_encoded([self.encode(batch)], on_done)
+
+    def append_encoded(self, payloads: Sequence[bytes], on_done: OnDone | None = None) -> Ticket:
+        """Queue what `encode` returned, of several requests under one ticket. Raises Unavailable: none was queued."""
+        return self._log.append(payloads, on_done)
+
+    def append_now(self, payloads: Sequence[bytes]) -> bool:
+        """Write what `encode` returned here and now, where that is quick; see `Log.append_now`."""
+        return self._log.append_now(payloads)
+
+    def encode(self, batch: PredictionBatch) -> bytes:
+        """Return a request's rows as they stand in the log. Raises InvalidInput as `append`."""
         _check(batch)
         if batch.deployment in self._masks:
             batch = self._masked(batch, self._masks[batch.deployment])
         is_single = len(batch.ids) == 1
-        values = _of_single if is_single else dict[str, Any]
+        values = _of_single if is_single else _of_many
         document = {  # the deployment stands first: readers of one deployment skip the others unparsed
             "deployment": batch.deployment,
             "revision": batch.revision,
             "variant": batch.variant,
             "version": batch.version,
-            "at": (batch.at - _EPOCH) // _MICROSECOND,
+            "at": microseconds(batch.at),
             "latency_us": batch.latency_us,
             "trace": batch.trace,
             "ids": batch.ids[0] if is_single else batch.ids,
@@ -146,13 +163,16 @@ class PredictionLog:
             "features": values(batch.features),
             "outputs": values(batch.outputs),
         }
+        if batch.propensities is not None:  # like `forced` only where there is something to say: most rows are neither
+            document["propensity"] = batch.propensities[0] if is_single else batch.propensities
+        if batch.is_forced:
+            document["forced"] = True
         try:
-            payload = orjson.dumps(document, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+            return orjson.dumps(document, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
         except TypeError as error:
             raise InvalidInput(
                 f"a prediction of {batch.deployment} cannot be logged: {error}; expected numbers, text, lists or null"
             ) from None
-        return self._log.append([payload], on_done)
 
     def append_wait(self, batch: PredictionBatch, timeout_s: float = 30.0) -> None:
         """Append and wait until the rows are durable."""
@@ -224,6 +244,11 @@ class LabelLog:
         self._log.close()
 
 
+def microseconds(instant: datetime) -> int:
+    """Return an instant as the log has it: microseconds since 1970 UTC."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
 def new_id() -> str:
     """Return an id for one prediction. See `new_ids`."""
     return new_ids(1)[0]
@@ -240,7 +265,10 @@ def new_ids(count: int) -> list[str]:
 
 
 class _Ids:
-    def __init__(self) -> None:
+    """Draws ids. Should the clock go back, they go on from the latest instant that they have seen."""
+
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
         self.reseed()
 
     def reseed(self) -> None:
@@ -252,7 +280,7 @@ class _Ids:
 
     def take(self, count: int) -> list[str]:
         with self._lock:
-            self._millisecond = max(self._millisecond, time.time_ns() // 1_000_000)
+            self._millisecond = max(self._millisecond, self._now_ns() // 1_000_000)
             start = self._next
             if start + count > 0xFFFF_FFFF:  # begin again in the next millisecond, so that ids still ascend
                 self._millisecond += 1
@@ -274,7 +302,13 @@ def _check(batch: PredictionBatch) -> None:
         raise InvalidInput(f"the time {batch.at.isoformat()} of a prediction has no zone; give it one")
     if batch.keys is not None and len(batch.keys) != rows:
         raise InvalidInput(f"a batch of {batch.deployment} has {rows} ids but {len(batch.keys)} keys; give one a row")
+    if batch.propensities is not None and len(batch.propensities) != rows:
+        raise InvalidInput(
+            f"a batch of {batch.deployment} has {rows} ids but {len(batch.propensities)} propensities; give one a row"
+        )
     for part in (batch.inputs, batch.features, batch.outputs):
+        if getattr(part, "rows", None) == rows:
+            continue
         for name, values in part.items():
             if len(values) != rows:
                 raise InvalidInput(
@@ -301,8 +335,28 @@ def _check_label(label: Label) -> None:
         raise InvalidInput(f"the time {label.at.isoformat()} of a label has no zone; give it one")
 
 
-def _of_single(columns: Columns) -> dict[str, Any]:
+class _Matrix(Protocol):
+    """Columns that are one matrix, like `models.table.Table`, and give their values without being taken apart."""
+
+    rows: int
+
+    def single(self) -> dict[str, Any]:
+        """Return the only row as plain values."""
+        ...
+
+    def lists(self) -> dict[str, Any]:
+        """Return contiguous arrays by name."""
+        ...
+
+
+def _of_single(columns: Columns | _Matrix) -> dict[str, Any]:
+    if hasattr(columns, "single"):
+        return columns.single()
     return {name: values[0] for name, values in columns.items()}
+
+
+def _of_many(columns: Columns | _Matrix) -> dict[str, Any]:
+    return columns.lists() if hasattr(columns, "lists") else dict(columns)
 
 
 def _plain(value: Any) -> Any:

@@ -18,17 +18,17 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from flyball.errors import FlyballError, InvalidInput, Unavailable
 from flyball.ledger import Ledger, Transaction
-from flyball.ledger.points import Point
+from flyball.ledger.points import Point, PointColumns
 from flyball.ledger.runs import NAME_TAG, Run, RunStatus
 from flyball.tracking.names import random_name
 
-__all__ = ["LONGEST_PARAM", "LONGEST_TAG", "Recorder", "Writer"]
+__all__ = ["LONGEST_PARAM", "LONGEST_TAG", "Desk", "Recorder", "Writer"]
 
 T = TypeVar("T")
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -51,14 +51,25 @@ class Flushing(Protocol):
     def flush(self) -> None: ...
 
 
-@dataclass
+class Desk(Protocol):
+    """Takes outcomes instead of a `Future` for each: an event loop is woken once by a commit, however many wait."""
+
+    def ticket(self) -> Any:
+        """Return what a caller waits with for one outcome."""
+
+    def tell(self, outcomes: list[tuple[Any, Any]]) -> None:
+        """Take tickets with their outcomes, of which an exception says why it failed; in the writer's thread."""
+
+
+@dataclass(slots=True)
 class _Operation:
     actor: str
     cause: int | None
     act: Callable[[Transaction], Any]
     is_checked: bool
     weight: int
-    future: Future[Any] = field(default_factory=Future)
+    future: Any  # or the ticket of a desk
+    desk: Desk | None = None
 
 
 class Writer:
@@ -85,6 +96,7 @@ class Writer:
         cause: int | None = None,
         is_checked: bool = False,
         weight: int = 0,
+        desk: Desk | None = None,
     ) -> Future[T]:
         """Put a change in the queue; its result, or its error, comes after the commit.
 
@@ -92,13 +104,15 @@ class Writer:
             act: what to do; it is undone when it raises, and done again when others spoilt its commit.
             is_checked: it raises before its first change or not at all.
             weight: how many values it writes.
+            desk: takes the outcome; what is returned is its ticket.
 
         Raises:
             Unavailable: too much waits already, the writer is closed, or this process was forked from its own.
         """
         if os.getpid() != self._process:
             raise Unavailable("this process was forked from the one that opened the home; open the home in it anew")
-        operation = _Operation(actor, cause, act, is_checked, weight + _OWN)
+        future = Future[T]() if desk is None else desk.ticket()
+        operation = _Operation(actor, cause, act, is_checked, weight + _OWN, future, desk)
         with self._lock:
             if self._is_closed:
                 raise Unavailable("the home is closed; open it again to record")
@@ -109,7 +123,7 @@ class Writer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="flyball-writer", daemon=True)
                 self._thread.start()
-        return operation.future
+        return future
 
     def close(self, timeout_s: float | None = None) -> None:
         """Write what waits, and end."""
@@ -154,17 +168,22 @@ class Writer:
                 return
 
     def _commit(self, together: list[_Operation]) -> None:
-        wanted = [operation for operation in together if operation.future.set_running_or_notify_cancel()]
+        wanted = [each for each in together if each.desk is not None or each.future.set_running_or_notify_cancel()]
         outcomes: list[Any]
         try:
             outcomes = self._write(wanted)
         except Exception as error:  # of the database, or of an operation that may have written: nothing is there
             outcomes = [error] if len(wanted) == 1 else self._one_by_one(wanted)
+        told: dict[Desk, list[tuple[Any, Any]]] = {}
         for operation, outcome in zip(wanted, outcomes, strict=True):
-            if isinstance(outcome, Exception):
+            if operation.desk is not None:
+                told.setdefault(operation.desk, []).append((operation.future, outcome))
+            elif isinstance(outcome, Exception):
                 operation.future.set_exception(outcome)
             else:
                 operation.future.set_result(outcome)
+        for desk, found in told.items():
+            desk.tell(found)
 
     def _write(self, operations: list[_Operation]) -> list[Any]:
         """Write operations in one transaction; return the result of each, or its own error."""
@@ -197,9 +216,14 @@ class Writer:
 class Recorder:
     """Records in the name of an actor; every method returns at once, `.result()` waits for the commit."""
 
-    def __init__(self, writer: Writer, actor: str) -> None:
+    def __init__(self, writer: Writer, actor: str, desk: Desk | None = None) -> None:
         self.writer = writer
         self.actor = actor
+        self._desk = desk
+
+    def at(self, desk: Desk) -> Recorder:
+        """Return the same recorder, whose methods return tickets of a desk instead of futures."""
+        return Recorder(self.writer, self.actor, desk)
 
     def create_run(
         self,
@@ -241,7 +265,7 @@ class Recorder:
                 **options,
             )
 
-        return self.writer.submit(self.actor, start, is_checked=True, weight=len(kept))
+        return self._submit(start, len(kept))
 
     def log(
         self,
@@ -262,21 +286,14 @@ class Recorder:
             NotFound, Conflict: see `Runs.record`.
         """
         if not (params or tags):
-            alone = list(points)
-            return self.writer.submit(
-                self.actor,
-                lambda world: world.runs.record(run_id, points=alone),
-                is_checked=True,
-                weight=len(alone),
-            )
-        kept_points = list(points)
+            alone = PointColumns.of(points)
+            return self._submit(lambda world: world.runs.record(run_id, points=alone), len(alone))
+        kept_points = PointColumns.of(points)
         kept_params = _fitting(_once(params), LONGEST_PARAM, "parameter", truncate)
         kept_tags = _fitting(dict(tags), LONGEST_TAG, "tag", truncate)
-        return self.writer.submit(
-            self.actor,
+        return self._submit(
             lambda world: world.runs.record(run_id, points=kept_points, params=kept_params, tags=kept_tags),
-            is_checked=True,
-            weight=len(kept_points) + len(kept_params) + len(kept_tags),
+            len(kept_points) + len(kept_params) + len(kept_tags),
         )
 
     def update_run(
@@ -287,15 +304,14 @@ class Recorder:
         name: str | None = None,
     ) -> Future[Run]:
         """Set what is told of a run; what is None stays. See `Runs.revise`."""
-        return self.writer.submit(
-            self.actor,
-            lambda world: world.runs.revise(run_id, status=status, ended_at=ended_at, name=name),
-            is_checked=True,
-        )
+        return self._submit(lambda world: world.runs.revise(run_id, status=status, ended_at=ended_at, name=name))
 
     def change(self, function: Callable[[Transaction], T], cause: int | None = None) -> Future[T]:
         """Do any other change, in the order of the queue; it is undone when it raises."""
-        return self.writer.submit(self.actor, function, cause=cause)
+        return self.writer.submit(self.actor, function, cause=cause, desk=self._desk)
+
+    def _submit(self, act: Callable[[Transaction], T], weight: int = 0) -> Future[T]:
+        return self.writer.submit(self.actor, act, is_checked=True, weight=weight, desk=self._desk)
 
 
 def _once(pairs: Pairs) -> dict[str, Any]:

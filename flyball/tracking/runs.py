@@ -23,7 +23,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from flyball.clock import SYSTEM, Clock
 from flyball.errors import Conflict, FlyballError, InvalidInput, Unavailable
@@ -35,7 +35,7 @@ from flyball.ledger.runs import Artifact, Run
 from flyball.storage.blobs import BlobStore
 from flyball.tracking.recording import Recorder
 
-__all__ = ["ActiveRun", "checked_path", "environment", "source", "stored"]
+__all__ = ["ActiveRun", "checked_path", "ends_with_program", "environment", "has_ended", "source", "stored"]
 
 T = TypeVar("T")
 
@@ -66,8 +66,7 @@ class ActiveRun:
         self._is_open = True
         self._process = os.getpid()
         recorder.writer.holding.add(self)
-        _open_runs.add(self)
-        _heed_signal()
+        ends_with_program(self)
 
     @property
     def id(self) -> str:
@@ -184,7 +183,7 @@ class ActiveRun:
 
     def finish(self, status: Any = "succeeded", error: str | None = None) -> Run:
         """End the run."""
-        return self._finish(status, error, timeout_s=None)
+        return self.end(status, error, timeout_s=None)
 
     def __enter__(self) -> ActiveRun:
         return self
@@ -199,12 +198,13 @@ class ActiveRun:
         else:
             self.finish("failed", describe(error))
 
-    def _finish(self, status: Any, error: str | None, timeout_s: float | None) -> Run:
+    def end(self, status: Any, error: str | None, timeout_s: float | None) -> Run:
+        """End the run, waiting so long for the disk; None: as long as it takes."""
         self._hand_over(timeout_s)
         ended = self._recorder.change(lambda world: world.runs.finish(self.id, status, error=error))
         self._run = ended.result(timeout_s)
         self._is_open = False
-        _open_runs.discard(self)
+        has_ended(self)
         if self._failure is not None:
             raise self._failure
         return self._run
@@ -255,6 +255,23 @@ class ActiveRun:
         return f"<b>run {run.id[:8]}</b> {escape(run.name)}: {run.status}<table>{rows}</table>"
 
 
+class Ending(Protocol):
+    """A run that somebody must end."""
+
+    def end(self, status: Any, error: str | None, timeout_s: float | None) -> object: ...
+
+
+def ends_with_program(run: Ending) -> None:
+    """Let a run that nobody ends be ended when the program ends, and at SIGTERM; `Ending.end` takes it from here."""
+    _open_runs.add(run)
+    _heed_signal()
+
+
+def has_ended(run: Ending) -> None:
+    """Take back `ends_with_program`."""
+    _open_runs.discard(run)
+
+
 class _Flusher:
     """The thread that hands over what runs hold back."""
 
@@ -292,7 +309,7 @@ class _Flusher:
 
 
 _flusher = _Flusher()
-_open_runs: set[ActiveRun] = set()
+_open_runs: set[Ending] = set()
 
 
 def _begin_anew() -> None:
@@ -309,7 +326,7 @@ if hasattr(os, "register_at_fork"):
 def _end_all(status: str, error: str | None, timeout_s: float) -> None:
     for run in list(_open_runs):
         with suppress(FlyballError, FutureTimeout):
-            run._finish(status, error, timeout_s)
+            run.end(status, error, timeout_s)
 
 
 @atexit.register

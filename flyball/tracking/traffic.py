@@ -4,8 +4,10 @@
 came for them. Monitors, evaluations, rollouts and retraining read here; what writes is `flyball.tracking.predictions`.
 
 A frame is flat, one row a prediction: `id, at, deployment, revision, variant, version, key, latency_us, trace`, then
-`input.<column>`, `feature.<column>` and `output.<column>`. A column's type is the narrowest that holds all its values:
-Boolean, Int64, Float64, else String; lists and objects are JSON text. So versions with other columns or types stack.
+`input.<column>`, `feature.<column>` and `output.<column>`. Where a variant was drawn by context there is `propensity`,
+the probability of that, and where a tester named the variant `forced` is true. A column's type is the narrowest that
+holds all its values: Boolean, Int64, Float64, else String; lists and objects are JSON text. So versions with other
+columns or types stack.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from flyball.errors import Corrupt
 from flyball.storage.streams import Cursor
 from flyball.storage.streams.log import Damage, Reader
 from flyball.tracking.predictions import check_variant
+from flyball.tracking.sealed import Sealed, Stream
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Prediction", "Traffic", "TrafficReader"]
+__all__ = ["Prediction", "Traffic", "TrafficReader", "labels_of", "with_labels"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -67,6 +70,7 @@ class TrafficReader:
     """
 
     def __init__(self, folder: Path, on_damage: Callable[[Damage], None] | None = None) -> None:
+        self._tables = Sealed(folder)
         self._predictions = Reader(folder / "predictions", on_damage)
         self._labels = Reader(folder / "labels", on_damage)
 
@@ -122,10 +126,17 @@ class TrafficReader:
         }
         return pl.DataFrame(columns), after
 
+    def end_of(self, stream: Stream, segment: str, offset: int) -> int:
+        """Return where the last whole row of a segment ends that is read up to `offset`."""
+        return (self._labels if stream == "labels" else self._predictions).end_of(segment, offset)
+
     def find(self, prediction_id: str) -> Prediction | None:
-        """Return one prediction, or None; looks through the whole log, at the speed of the disk."""
+        """Return one prediction, or None: found by its id in the tables, or by looking through the rest of the log."""
+        sealed = self._find_sealed(prediction_id)
+        if sealed is not None:
+            return sealed
         wanted = orjson.dumps(prediction_id)
-        cursor: Cursor | None = None
+        cursor: Cursor | None = self._tables.cursor("predictions")
         while True:
             payloads, after = self._predictions.read(cursor, _READ_BYTES)
             for payload in payloads:
@@ -135,27 +146,40 @@ class TrafficReader:
                         return _row(document, lambda value: value)
                     if isinstance(document["ids"], list) and prediction_id in document["ids"]:
                         return _row(document, itemgetter(document["ids"].index(prediction_id)))
-            if after == (cursor or {}):
+            if after == {name: offset for name, offset in (cursor or {}).items() if name in after}:
                 return None
             cursor = after
+
+    def _find_sealed(self, prediction_id: str) -> Prediction | None:
+        import polars as pl
+
+        found = self._tables.read(
+            lambda: self._tables.parts("predictions", ids=(prediction_id, prediction_id)),
+            lambda rows: rows.filter(pl.col("id") == prediction_id).sort(pl.col("variant") == "shadow").head(1),
+        )
+        if found is not None and found.height:
+            return _of_row(found.row(0, named=True))
+        return None
 
 
 class Traffic:
     """The last rows of each deployment with their labels, in memory, brought up to date by `refresh`.
 
-    One thread at a time. Damaged places in the log are logged, listed in `damages`, and passed by. Of the labels the
-    newest `4 * keep_rows` (a deployment) are remembered.
+    What the tables hold (`tracking.sealed`) is read only of the deployments that are asked for, and only the newest
+    of it. One thread at a time. Damaged places in the log are logged, listed in `damages`, and passed by. Of the
+    labels the newest `4 * keep_rows` (a deployment) are remembered, beside those of the tables' rows.
     """
 
     def __init__(self, folder: Path, keep_rows: int = 200_000) -> None:
         self.keep_rows = keep_rows
         self.damages: list[Damage] = []
         self._reader = TrafficReader(folder, self._note)
-        self._prediction_cursor: Cursor = {}
-        self._label_cursor: Cursor = {}
-        self._counts: dict[str, int] = {}
+        self._tables = Sealed(folder)
+        self._counts, self._prediction_cursor, self._label_cursor = self._tables.state()
+        self._before: dict[str, pl.DataFrame] = {}  # of the tables, by deployment
         self._chunks: dict[str, list[pl.DataFrame]] = {}
         self._labels: pl.DataFrame | None = None
+        self._sealed_labels: pl.DataFrame | None = None
         self._joined: dict[str, pl.DataFrame] = {}
 
     def refresh(self) -> int:
@@ -239,17 +263,33 @@ class Traffic:
         import polars as pl
 
         if deployment not in self._joined:
-            rows = _stack(self._chunks.get(deployment, [])).tail(self.keep_rows)
-            labels = self._labels
-            if labels is None:
-                texts = pl.DataFrame(schema=dict.fromkeys(("prediction_id", "value", "source"), pl.String))
-                labels = texts.with_columns(at=_instants([]))
-            labels = labels.select("prediction_id", "value", label_at="at", label_source="source")
-            joined = rows.join(labels, left_on="id", right_on="prediction_id", how="left", maintain_order="left")
-            values = orjson.loads("[" + ",".join(joined["value"].fill_null("null")) + "]")
-            joined = joined.with_columns(_column("label", values)).drop("value")
-            self._joined[deployment] = joined.select(pl.exclude("label_at", "label_source"), "label_at", "label_source")
+            rows = _stack([*self._sealed(deployment), *self._chunks.get(deployment, [])]).tail(self.keep_rows)
+            known = [labels for labels in (self._sealed_labels, self._labels) if labels is not None]
+            self._joined[deployment] = with_labels(rows, pl.concat(known) if known else None)
         return self._joined[deployment]
+
+    def _sealed(self, deployment: str) -> list[pl.DataFrame]:
+        """Return the newest rows of the tables, without those that were in the log when this began."""
+        import polars as pl
+
+        if deployment not in self._before:
+            found = self._tables.tail(deployment, self.keep_rows) if self._counts.get(deployment) else None
+            chunks = self._chunks.get(deployment, [])
+            if found is not None and chunks:
+                live = pl.concat([chunk.select("id", "variant") for chunk in chunks])
+                found = found.join(live, on=["id", "variant"], how="anti", maintain_order="left")
+            self._before[deployment] = _stack([found] if found is not None else [])
+            self._read_sealed_labels(_stack([self._before[deployment], *chunks]))
+        return [self._before[deployment]] if self._before[deployment].height else []
+
+    def _read_sealed_labels(self, rows: pl.DataFrame) -> None:
+        import polars as pl
+
+        # A label can be in the tables before its prediction is, so there is no last id.
+        labels = labels_of(self._tables, str(rows["id"].min())) if rows.height else None
+        if labels is not None:
+            known = labels if self._sealed_labels is None else pl.concat([self._sealed_labels, labels])
+            self._sealed_labels = known.unique()
 
     def _note(self, damage: Damage) -> None:
         self.damages.append(damage)
@@ -257,6 +297,34 @@ class Traffic:
             "%d bytes at byte %d of %s cannot be read back (%s); the rows in them are passed by",
             damage.size_bytes, damage.offset, damage.segment, damage.reason,
         )  # fmt: skip
+
+
+def labels_of(tables: Sealed, first_id: str, last_id: str | None = None) -> pl.DataFrame | None:
+    """Return the labels in the tables of predictions whose ids lie in a range, columns as of `read_labels`."""
+    import polars as pl
+
+    within = pl.col("prediction_id").is_between(pl.lit(first_id), pl.lit(last_id or "~"))
+    return tables.read(lambda: tables.parts("labels", ids=(first_id, last_id or "~")), lambda rows: rows.filter(within))
+
+
+def with_labels(rows: pl.DataFrame, labels: pl.DataFrame | None) -> pl.DataFrame:
+    """Return rows with `label`, `label_at`, `label_source`: the newest label of each by `at`, of equal ones the last.
+
+    Args:
+        labels: columns as of `TrafficReader.read_labels`, repeated and corrected ones too; None: there are none.
+    """
+    import polars as pl
+
+    if labels is None:
+        texts = pl.DataFrame(schema=dict.fromkeys(("prediction_id", "value", "source"), pl.String))
+        newest = texts.with_columns(at=_instants([]))
+    else:
+        newest = labels.sort("at", "arrived", maintain_order=True).unique("prediction_id", keep="last")
+    newest = newest.select("prediction_id", "value", label_at="at", label_source="source")
+    joined = rows.join(newest, left_on="id", right_on="prediction_id", how="left", maintain_order="left")
+    values = orjson.loads("[" + ",".join(joined["value"].fill_null("null")) + "]")
+    joined = joined.with_columns(_column("label", values)).drop("value")
+    return joined.select(pl.exclude("label_at", "label_source"), "label_at", "label_source")
 
 
 def _loads(payload: bytes) -> dict[str, Any]:
@@ -278,6 +346,8 @@ def _layout(document: dict[str, Any]) -> tuple[Any, ...]:
         tuple(document["inputs"]),
         tuple(document["features"]),
         tuple(document["outputs"]),
+        "propensity" in document,
+        "forced" in document,
     )
 
 
@@ -285,7 +355,9 @@ class _Rows:
     """Gathers the rows of documents of one layout, column by column."""
 
     def __init__(self, layout: tuple[Any, ...]) -> None:
-        self._names = [f"{kind}.{name}" for kind, names in zip(_KINDS, layout[5:], strict=True) for name in names]
+        self._names = [f"{kind}.{name}" for kind, names in zip(_KINDS, layout[5:8], strict=True) for name in names]
+        self._propensities: list[float] | None = [] if layout[8] else None
+        self._is_forced = layout[9]
         self._is_single = layout[4]
         self._shared = dict(zip(_SHARED, layout, strict=False))
         self._values: list[list[Any]] = [[] for _ in self._names]
@@ -299,6 +371,9 @@ class _Rows:
             column.extend([d[name] for d in documents])
         by_request = [[*d["inputs"].values(), *d["features"].values(), *d["outputs"].values()] for d in documents]
         by_column = zip(self._values, zip(*by_request, strict=True), strict=True)
+        if self._propensities is not None:
+            given = [d["propensity"] for d in documents]
+            self._propensities.extend(given if self._is_single else chain.from_iterable(given))
         if self._is_single:
             self._ids.extend([d["ids"] for d in documents])
             self._keys.extend([d["keys"] for d in documents])
@@ -330,6 +405,10 @@ class _Rows:
             name: pl.lit(value, pl.Int64 if name == "revision" else pl.String) for name, value in self._shared.items()
         }
         base = requests.with_columns(ids, keys, **shared).select(_BASE)
+        if self._propensities is not None:
+            base = base.with_columns(pl.Series("propensity", self._propensities, dtype=pl.Float64))
+        if self._is_forced:
+            base = base.with_columns(forced=pl.lit(True))
         return base.with_columns(
             [_column(name, values) for name, values in zip(self._names, self._values, strict=True)]
         )
@@ -370,6 +449,28 @@ def _stack(frames: list[pl.DataFrame]) -> pl.DataFrame:
         return texts.with_columns(pl.col("revision", "latency_us").cast(pl.Int64), at=_instants([]))
     rows = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
     return rows if rows["at"].is_sorted() else rows.sort("at", maintain_order=True)
+
+
+def _of_row(row: dict[str, Any]) -> Prediction:
+    """Return a prediction of a row of the tables."""
+
+    def values(kind: str) -> dict[str, Any]:
+        return {name[len(kind) + 1 :]: value for name, value in row.items() if name.startswith(f"{kind}.")}
+
+    return Prediction(
+        row["id"],
+        row["at"],
+        row["deployment"],
+        row["revision"],
+        row["variant"],
+        row["version"],
+        row.get("key"),
+        values("input"),
+        values("feature"),
+        values("output"),
+        row["latency_us"],
+        row.get("trace"),
+    )
 
 
 def _row(document: dict[str, Any], pick: Callable[[Any], Any]) -> Prediction:

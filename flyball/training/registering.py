@@ -28,7 +28,7 @@ from flyball.storage.blobs import BlobStore
 if TYPE_CHECKING:
     from flyball.data.datasets import Datasets
 
-__all__ = ["answer", "compare_with", "judge", "register", "windows_of"]
+__all__ = ["answer", "compare_with", "judge", "publish", "register", "windows_of"]
 
 WINDOW_ROWS = 1000  # of the test rows, consecutive in time, whose spread tells how much the metric varies by itself
 
@@ -132,6 +132,51 @@ def register(
     pinned = {} if features is None else {"features": dict(features)}
     described = {"name": name, "run": run, **pinned}
     kept: Bundle = bundle.save(blobs, model, example=example, metadata=described, files=files)
+    return publish(
+        ledger,
+        blobs,
+        name,
+        kept,
+        actor=actor,
+        evaluation=None if evaluation is None else evaluation.to_dict(),
+        windows=windows,
+        comparison=comparison,
+        trained_on=trained_on,
+        also_from=also_from,
+        run=run,
+        note=note,
+        cause=cause,
+        permit=permit,
+        datasets=datasets,
+    )
+
+
+def publish(
+    ledger: Ledger,
+    blobs: BlobStore,
+    name: str,
+    kept: Bundle,
+    *,
+    actor: str,
+    evaluation: Mapping[str, Any] | None = None,
+    windows: Mapping[str, Any] | None = None,
+    comparison: Mapping[str, Any] | None = None,
+    trained_on: Ref | None = None,
+    also_from: Sequence[tuple[Ref, str]] = (),
+    run: str | None = None,
+    note: str = "",
+    cause: int | None = None,
+    permit: Permit | None = None,
+    datasets: Datasets | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> Version:
+    """Publish a stored bundle as the next version of a declared model; arguments and errors as `register`.
+
+    Args:
+        evaluation: as `Evaluation.to_dict` returns it.
+        also: further metadata of the version.
+    """
+    pinned = {"features": kept.manifest["metadata"]["features"]} if "features" in kept.manifest["metadata"] else {}
     sources = ([(trained_on, "trained on")] if trained_on else []) + list(also_from)
     views = [view["definition"]["name"] for view in pinned.get("features", {}).get("views", [])]
     sources += [(Ref("feature-view", view), "looked up") for view in views]
@@ -142,15 +187,17 @@ def register(
         "flavor": kept.manifest["flavor"],
         "signature": kept.signature.to_dict(),
         "size_bytes": kept.size_bytes,
+        "served_by": bundle.served_by(blobs, kept),
         "trained_on": str(trained_on) if trained_on else None,
         "note": note or None,
         "comparison": dict(comparison) if comparison else None,
         "reference": _reference(ledger, datasets, blobs, trained_on, inputs) if datasets and trained_on else None,
         **pinned,
+        **(also or {}),
     }
     if evaluation is not None:
-        metadata |= {"task": evaluation.task, "metric": evaluation.metric}
-        metadata["evaluation"] = {**evaluation.to_dict(), "windows": dict(windows or {})}
+        metadata |= {"task": evaluation["task"], "metric": evaluation["metric"]}
+        metadata["evaluation"] = {**evaluation, "windows": dict(windows or {})}
     metadata = {k: v for k, v in metadata.items() if v is not None}
     with ledger.write(actor, cause) as world:
         return world.versions.publish("model", name, kept.digest, metadata=metadata, run=run, made_from=sources)

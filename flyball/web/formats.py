@@ -49,7 +49,7 @@ _WORDS = {
     "bad": """failed, unhealthy, firing, decayed, disagrees, rolled back, breached, error, refused, worse, corrupt,
         unavailable, missing, rejected, dead, lost, broken""",
     "off": """stopped, paused, cancelled, canceled, archived, skipped, silenced, retired, deleted, disabled, expired,
-        dropped, proposed, hidden, withdrawn""",
+        dropped, proposed, hidden, withdrawn, reported""",
 }
 STATE_TONES = {tone: tuple(word.strip() for word in words.split(",")) for tone, words in _WORDS.items()}
 _TONE_BY_WORD = {word: tone for tone, words in STATE_TONES.items() for word in words}

@@ -1,7 +1,9 @@
 """Markdown that people wrote, as HTML that is safe to show: text is escaped first, then the few marks become elements.
 
-Headings, paragraphs, lists, quotes, code, bold, italics and links to http(s) addresses or pages here. No HTML of the
-author's and no images: an image would tell another host who reads. Linear in the text's length.
+Headings, paragraphs, lists, tables, quotes, code, bold, italics and links to http(s) addresses or pages here. No HTML
+of the author's and no images: an image would tell another host who reads. Linear in the text's length.
+
+Source: CommonMark 0.31 §2.4, §2.5 (escapes, entities); GitHub Flavored Markdown §4.10 (tables).
 """
 
 from __future__ import annotations
@@ -14,8 +16,14 @@ __all__ = ["html_of"]
 
 _LONGEST = 50_000
 _LIST = re.compile(r"^\s{0,8}(?:[-*+]|\d{1,9}[.)])\s+(.*)$")
+_ROW = re.compile(r"^\s{0,3}\|.*\|\s*$")
+_RULE = re.compile(r"^\s{0,3}\|(?:\s*:?-+:?\s*\|)+\s*$")
+_CELL = re.compile(r"((?:\\.|[^\\|])*)\|")
+_MEANT = re.compile(r"\\(?P<mark>[!-/:-@\[-`{-~])|&(?P<entity>lt|gt|amp|quot);")
+_ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "quot": '"'}
 _INLINE = re.compile(
-    r"`(?P<code>[^`\n]{1,500})`"
+    r"\\(?P<escaped>[!-/:-@\[-`{-~])"
+    r"|`(?P<code>[^`\n]{1,500})`"
     r"|\*\*(?P<bold>[^*\n]{1,500})\*\*"
     r"|\*(?P<italic>[^*\s][^*\n]{0,500})\*"
     r"|\[(?P<label>[^\]\n]{1,300})\]\((?P<url>(?:https?://|/(?!/))[^\s()\"'<>\\]{0,1000})\)"
@@ -43,6 +51,10 @@ def html_of(text: str) -> Markup:
             level = min(len(heading[1]) + 2, 6)  # the page has its own h1 and h2
             out.append(f"<h{level}>{_inline(heading[2])}</h{level}>")
             at += 1
+        elif _ROW.match(line) and at + 1 < len(lines) and _RULE.match(lines[at + 1]):
+            end = next((n for n in range(at + 2, len(lines)) if not _ROW.match(lines[n])), len(lines))
+            out.append(_table(line, lines[at + 2 : end]))
+            at = end
         elif _LIST.match(line):
             items = []
             tag = "ol" if line.lstrip()[0].isdigit() else "ul"
@@ -64,24 +76,45 @@ def html_of(text: str) -> Markup:
 def _goes_on(line: str, is_quote: bool, has_begun: bool) -> bool:
     if not has_begun:
         return True
-    if not line.strip() or line.startswith("```") or re.match(r"#{1,6}\s", line) or _LIST.match(line):
+    if not line.strip() or line.startswith(("```", "|")) or re.match(r"#{1,6}\s", line) or _LIST.match(line):
         return False
     return line.startswith(">") == is_quote
+
+
+def _table(head: str, rows: list[str]) -> str:
+    names = _cells(head)
+    parts = ["".join(f"<th>{_inline(name)}</th>" for name in names)]
+    for row in rows:
+        cells = [*_cells(row), *[""] * len(names)][: len(names)]
+        parts.append("".join(f"<td>{_inline(cell)}</td>" for cell in cells))
+    first, *others = (f"<tr>{part}</tr>" for part in parts)
+    return f"<table><thead>{first}</thead><tbody>{''.join(others)}</tbody></table>"
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in _CELL.findall(row.strip()[1:])]
+
+
+def _plain(text: str) -> str:
+    """Return text as it is meant, escaped for HTML: what a backslash or an entity stands for is that character."""
+    return str(escape(_MEANT.sub(lambda found: found["mark"] or _ENTITIES[found["entity"]], text)))
 
 
 def _inline(text: str) -> str:
     out: list[str] = []
     at = 0
     for match in _INLINE.finditer(text):
-        out.append(str(escape(text[at : match.start()])))
-        if match["code"]:
+        out.append(_plain(text[at : match.start()]))
+        if match["escaped"]:
+            out.append(str(escape(match["escaped"])))
+        elif match["code"]:
             out.append(f"<code>{escape(match['code'])}</code>")
         elif match["bold"]:
-            out.append(f"<strong>{escape(match['bold'])}</strong>")
+            out.append(f"<strong>{_plain(match['bold'])}</strong>")
         elif match["italic"]:
-            out.append(f"<em>{escape(match['italic'])}</em>")
+            out.append(f"<em>{_plain(match['italic'])}</em>")
         else:
-            out.append(f'<a href="{escape(match["url"])}" rel="noreferrer nofollow">{escape(match["label"])}</a>')
+            out.append(f'<a href="{escape(match["url"])}" rel="noreferrer nofollow">{_plain(match["label"])}</a>')
         at = match.end()
-    out.append(str(escape(text[at:])))
+    out.append(_plain(text[at:]))
     return "".join(out)

@@ -67,6 +67,21 @@ def test_at_the_start_everything_is_looked_at_and_then_only_what_changed(ledger:
     assert seen.looked == ["b"]
 
 
+def test_controllers_are_made_when_the_loop_first_needs_them(ledger: SqlLedger, clock: FakeClock) -> None:
+    apply(ledger, "a")
+    made: list[Recorder] = []
+
+    def make() -> list[Recorder]:
+        made.append(Recorder())
+        return made
+
+    loop = Loop(ledger, make, clock)
+    assert made == []
+    loop.settle()
+    loop.settle()
+    assert [each.looked for each in made] == [["a"]]
+
+
 def test_a_change_wakes_the_thing_its_owner_and_whoever_refers_to_it(ledger: SqlLedger, clock: FakeClock) -> None:
     apply(ledger, "owner")
     apply(ledger, "thing", owner=f"{KIND}/owner")

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from flyball.control.loop import Loop
 from flyball.delivery.promotion import PromotionController
@@ -480,3 +482,20 @@ def _together(acts: list[Any]) -> list[Exception | None]:
     for thread in threads:
         thread.join(60)
     return errors
+
+
+def test_on_the_default_stages_mlflows_four_names_are_a_promotion(w: World) -> None:
+    w.home.declare("model", "simple")
+    for _ in range(2):
+        w.home.register("simple", LogisticRegression().fit([[0.0], [1.0]], [0, 1]), example=np.array([[0.5]]))
+    assert w.ann.set_stage("simple", 1, "Staging").note.stage == "staging"
+    w.ann.set_stage("simple", 1, "Production")
+    assert w.home.stage_of("simple@1").name == "production" and w.home.aliases("model", "simple")["champion"] == 1
+    w.ann.set_stage("simple", 1, "Production")  # twice is once
+    assert len(w.home.history("simple")) == 2
+    w.ann.set_stage("simple", 2, "Production", archived="Archived")
+    assert w.home.stage_of("simple@1").name == "archived" and w.home.aliases("model", "simple")["champion"] == 2
+    assert [one.number for one in w.home.latest_versions("simple", ["Production"])] == [2]
+    w.ann.set_stage("simple", 1, "Staging")
+    w.ann.set_stage("simple", 1, "")
+    assert w.home.stage_of("simple@1").name == "development"

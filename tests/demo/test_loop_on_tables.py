@@ -11,18 +11,6 @@ import polars as pl
 import pytest
 
 from flyball.demo.main import MARK, DemoOptions, run_demo
-from tests.demo.demos import processes_of, run
-
-
-def test_census_income_runs_through_the_loop(shared_data: Path, tmp_path: Path) -> None:
-    table = str(shared_data / "adult" / "adult.parquet")
-    demo = run(tmp_path / "home", "--data", table, "--target", "over_50k", "--entity", "person_id")
-    assert demo.code == 0, demo.printed[-4000:] + demo.errors[-2000:]
-    found = demo.result
-    assert found["quality"]["metric"] == "auc"
-    assert found["drift"]["feature"] == "capital_gain"
-    assert found["requests"]["sent"] == found["requests"]["logged"] == 24_421
-    assert processes_of(demo.home) == []
 
 
 def _table(folder: Path, **columns: list[object]) -> Path:

@@ -218,9 +218,8 @@ class RemovalCases:
         with ledger.write(ME) as world:
             (marked,) = world.removal.marked("run")
             assert (marked.id, marked.name, marked.files, marked.size_bytes) == (run.id, "fit", 1, 7)
-            stone = world.removal.remove(marked)
-            assert stone is not None
-            assert world.removal.remove(marked) is None
+            (stone,) = world.removal.remove([marked, marked])
+            assert world.removal.remove([marked]) == []
         with ledger.read() as world:
             with pytest.raises(NotFound):
                 world.runs.get(run.id)
@@ -240,10 +239,10 @@ class RemovalCases:
             world.runs.discard(run.id)
             (marked,) = world.removal.marked("run")
             world.runs.restore(run.id)
-            assert world.removal.remove(marked) is None
+            assert world.removal.remove([marked]) == []
             world.runs.discard(run.id)
             old = marked._replace(deleted_at=datetime(2001, 1, 1, tzinfo=UTC))
-            assert world.removal.remove(old) is None
+            assert world.removal.remove([old]) == []
             assert world.runs.get(run.id).is_deleted
 
     def test_an_experiment_goes_when_nothing_is_left_in_it_and_the_default_never(self, ledger: SqlLedger) -> None:
@@ -259,11 +258,11 @@ class RemovalCases:
             (marked,) = world.removal.marked("experiment")
             assert marked.id == experiment.id
             assert sorted(world.removal.contents(experiment.id)) == sorted([run.id, model.id])
-            assert world.removal.remove(marked) is None
+            assert world.removal.remove([marked]) == []
             within: list[Marked] = [*world.removal.marked("run"), *world.removal.marked("logged-model")]
             assert [one.id for one in within] == [run.id, model.id]
-            assert all(world.removal.remove(one) for one in within)
-            assert world.removal.remove(marked) is not None
+            assert len(world.removal.remove(within)) == 2
+            assert len(world.removal.remove([marked])) == 1
         with ledger.read() as world:
             with pytest.raises(NotFound):
                 world.experiments.get(experiment.id)

@@ -15,10 +15,11 @@ from flyball.errors import Conflict, Forbidden, NotFound
 from flyball.ledger.evaluation_sets import EvaluationRecord, EvaluationSet
 from flyball.ledger.sql import LedgerSettings, open_ledger
 from flyball.ledger.sql.database import SqlLedger
-from flyball.ledger.traces import Assessment, NewSpans, SpanMark, Trace
+from flyball.ledger.traces import Assessment, NewSpans, SpanMark, Trace, TraceCondition
 from flyball.llm.arriving import account, arrived
 from flyball.llm.searching import conditions_of, orders_of
 from flyball.llm.spans import Span, read_span
+from flyball.tracking.filters import Comparison, judge
 from tests.services import postgres_server
 
 ME = "user/a"
@@ -101,6 +102,23 @@ class TraceCases:
             assert found(ledger, filter) == expected, filter
             with ledger.read() as world:
                 assert world.traces.count(["0"], conditions_of(filter)) == len(expected), filter
+
+    def test_texts_are_found_however_json_writes_them(self, ledger: SqlLedger) -> None:
+        """A text with everything that is escaped, once and twice, by equality and by every pattern of a piece of it."""
+        odd = 'say "a\\b"\t50% of näme_x\n/tmp 😀 Kelvin \u212a'
+        add(ledger, span(1, attributes={"odd": odd, "n": 5, "deep": {"of": [odd]}}))
+        add(ledger, span(2, attributes={"odd": "plain", "n": 55}))
+        (one, two) = (f"tr-{n:032x}" for n in (1, 2))
+        for value in (odd, *(odd[start : start + 5] for start in range(0, len(odd) - 5, 2))):
+            with ledger.read() as world:
+                for sign, text in (("=", odd), ("LIKE", f"%{value}%"), ("ILIKE", f"%{value}%")):
+                    asked = Comparison("span", "attributes.odd", sign, text)
+                    condition = TraceCondition("span", "attributes.odd", sign, text, judge(asked))
+                    assert [t.id for t in world.traces.search(["0"], [condition])[0]] == [one], (sign, value)
+        assert found(ledger, "span.attributes.n = '5'") == [one]
+        assert found(ledger, "span.attributes.n LIKE '5_'") == [two]
+        assert found(ledger, "span.attributes.odd = 'Plain'") == []
+        assert found(ledger, "span.content LIKE '%plain%' AND span.attributes.n = '55'") == [two]
 
     def test_orders_hold_missing_values_last(self, ledger: SqlLedger) -> None:
         for number, tag in enumerate(["b", None, "a", "B", "ä"]):

@@ -23,8 +23,11 @@ _PLAN = (
     ("mlflow3", "traces"),
     ("mlflow3", "autolog"),
     ("mlflow3", "lightning"),
+    ("mlflow3", "networks"),
+    ("mlflow3", "extras"),
     ("mlflow2", "runs"),
     ("mlflow2", "registry"),
+    ("mlflow2", "extras"),
 )
 
 

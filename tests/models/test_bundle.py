@@ -78,7 +78,7 @@ class LooseBlobs(dict[str, bytes]):
 def test_the_manifest_says_what_is_in_it_and_its_digest_covers_all(blobs: FileBlobs, saved: bundle.Bundle) -> None:
     manifest = saved.manifest
     assert saved.contents() == {
-        "model": ("model/feed.json", "model/model.skops"),
+        "model": ("model/compiled.json", "model/compiled.npz", "model/feed.json", "model/model.skops"),
         "environment": ("environment/requirements.txt",),
         "documents": ("docs/card.md",),
     }
@@ -161,8 +161,11 @@ def test_another_environment_is_a_warning_and_a_missing_library_an_error(
     assert len(warnings) == 2 and "Python 3.99.1" in warnings[0] and "numpy 1.26.0" in warnings[1]
     monkeypatch.setitem(sys.modules, "skops.io", None)
     monkeypatch.setitem(sys.modules, "skops", None)
+    assert bundle.load(blobs, saved.digest).example()  # compiled: it needs no library
+    files = {path: entry for path, entry in saved.manifest["files"].items() if not path.endswith(".npz")}
+    digest = blobs.put(_manifest.canonical(saved.manifest | {"files": files}))
     with pytest.raises(MissingExtra, match=r"pip install 'flyball\[ml\]'"):
-        bundle.load(blobs, saved.digest)
+        bundle.load(blobs, digest)
 
 
 def test_an_archive_brings_the_same_bundle_to_another_home(

@@ -68,7 +68,6 @@ def test_without_an_example_the_signature_is_tried_with_a_made_up_row(blobs: Fil
     [
         ("sklearn_pickle_2", 'a pickle: .*serialization_format="skops"'),
         ("lightgbm_objects_3", r"LGBMClassifier as Python objects.*model\.booster_"),
-        ("pytorch_3", r"names what is to be built.*onnx"),
     ],
 )
 def test_what_would_run_code_is_refused_with_how_to_log_it_safely(name: str, said: str, blobs: FileBlobs) -> None:
@@ -127,3 +126,22 @@ def test_a_hostile_folder_is_refused_and_nothing_of_it_runs(blobs: FileBlobs, tm
         assert isinstance(told.value, FlyballError) and len(str(told.value)) < 900, name
     assert not shot.exists()
     assert not list(blobs.digests())
+
+
+def test_a_network_is_read_from_its_program(blobs: FileBlobs) -> None:
+    made = mlmodel.convert(blobs, folder("pytorch_3"))
+    loaded = bundle.load(blobs, made.digest)
+    assert made.manifest["flavor"] == "pytorch"
+    example = loaded.example()
+    assert example is not None
+    wanted = json.loads((FOLDER / "pytorch_3.json").read_text())["output"]
+    np.testing.assert_allclose(loaded.predict(example)["prediction"], wanted, rtol=1e-5)
+    (name,) = (field.name for field in loaded.signature.inputs)
+    assert len(loaded.predict({name: np.ones((7, 2), np.float32)})["prediction"]) == 7
+
+
+def test_a_network_as_a_pickle_is_refused_with_how_to_log_it(blobs: FileBlobs) -> None:
+    files = folder("pytorch_3")
+    files["data/model.pth"] = files.pop("data/model.pt2")
+    with pytest.raises(Forbidden, match=r'a pickle.*serialization_format="pt2"'):
+        mlmodel.convert(blobs, files)

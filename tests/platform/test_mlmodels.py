@@ -11,6 +11,7 @@ from flyball.clock import SYSTEM
 from flyball.control import Blocked, World
 from flyball.errors import Forbidden, InvalidInput
 from flyball.governance.identity import Principal
+from flyball.models import bundle, mlmodel
 from flyball.platform import Platform
 from flyball.serving.deployments import DeploymentController
 from flyball.serving.engine import Engine
@@ -87,3 +88,47 @@ def test_a_deployment_serves_a_logged_model_and_says_why_it_cannot_serve_a_pickl
     assert isinstance(blocked, Blocked) and "late@2 cannot be served" in blocked.reason
     assert engine.refresh().served["late"].deployment.variants[0].version == "late@1"
     engine.close()
+
+
+@pytest.mark.parametrize("folder", ["sklearn_pickle_2"])
+def test_a_pickle_is_loaded_and_served_once_a_trusted_key_signed_it(folder: str, platform: Platform) -> None:
+    number = log(platform, folder)
+    with pytest.raises(Forbidden, match="flyball model sign"):
+        platform.load(f"late@{number}")
+    platform.sign(f"late@{number}")
+    loaded = platform.load(f"late@{number}")
+    assert loaded.bundle.manifest["flavor"] == "mlmodel"
+    answers = loaded.predict(loaded.signature.columns([ROW, {**ROW, "distance": -2.0}]))
+    assert answers["prediction"].tolist() == (answers["probability"] > 0.5).astype(int).tolist()
+    assert any(finding.is_unsafe for finding in platform.scan_model(f"late@{number}"))
+    with pytest.raises(InvalidInput):
+        loaded.signature.columns([{**ROW, "hour": "seven"}])
+    platform.set_alias("late", "champion", number)
+    with platform.ledger.write("ann") as world:
+        world.resources.apply("deployment", "late", {"model": "late@champion"})
+    controller = next(one for one in platform.controllers() if isinstance(one, DeploymentController))
+    assert not isinstance(
+        controller.reconcile("late", World(platform.ledger, SYSTEM, "controller/deployment")), Blocked
+    )
+    engine = Engine(platform.home, writer=None)
+    engine.refresh()
+    assert engine.predict("late", [ROW]).parts[0].outputs["prediction"].tolist() == answers["prediction"][:1].tolist()
+    engine.close()
+    for path in (platform.home / "signatures" / loaded.bundle.digest).iterdir():
+        path.unlink()
+    with pytest.raises(Forbidden, match="no trusted key signed it"):
+        platform.load(f"late@{number}")
+
+
+def test_a_folder_kept_as_it_is_is_unsafe_even_where_a_scan_of_its_files_finds_nothing(platform: Platform) -> None:
+    found = mlmodel.keep(platform.blobs, {"MLmodel": _SKOPS, "model.skops": b"nothing that is known to be dangerous"})
+    with pytest.raises(Forbidden, match="a folder of MLflow kept as it is"):
+        bundle.load(platform.blobs, found.digest)
+    with pytest.raises(Forbidden, match="no trusted key signed it"):
+        bundle.load(platform.blobs, found.digest, platform.trust)
+
+
+_SKOPS = b"""
+flavors: {lightgbm: {data: model.skops, serialization_format: skops, skops_trusted_types: [os.system]}}
+signature: {inputs: '[{"type": "double", "name": "x"}]'}
+"""

@@ -1,4 +1,4 @@
-"""What is made of datasets inherits their purposes and retention through any number of steps, the stricter winning."""
+"""What is made of datasets inherits their purposes, retention and regions through any number of steps."""
 
 from __future__ import annotations
 
@@ -118,9 +118,46 @@ def test_what_was_appended_to_keeps_what_lies_behind_its_older_rows_until_they_a
     platform.publish("mailing", {"address": ["new@example.org"], "since": [NOW]}, mode="append")
     platform.publish("mailing", {"address": ["newer@example.org"], "since": [NOW]}, mode="append")
     assert platform.guard.retention("mailing") == (timedelta(days=30), "dataset/customers")
+    again = Platform.open(platform.home)  # which has seen none of the versions before
+    assert again.guard.retention("mailing") == platform.guard.retention("mailing")
+    again.close()
     platform.publish("mailing", {"address": ["other@example.org"], "since": [NOW]})
     assert platform.guard.retention("mailing") is None
     assert platform.frame("mailing").collect().height == 1
+
+
+def located(platform: Platform, region: str) -> None:
+    (platform.home / "flyball.toml").write_text(f'[governance]\nregion = "{region}"\n', encoding="utf-8")
+
+
+def test_rows_made_of_rows_that_must_stay_in_a_region_must_stay_there_too(platform: Platform) -> None:
+    platform.declare("dataset", "customers", event_time="since", residency="eu")
+    with pytest.raises(Forbidden, match=r"dataset/customers says that dataset/mailing, made of dataset/customers, may"):
+        platform.frame("mailing", purpose="billing")
+    located(platform, "eu")
+    assert platform.frame("mailing", purpose="billing").collect().height == 6
+    located(platform, "us")
+    with pytest.raises(
+        Forbidden, match=r"dataset/mailing, made of dataset/customers, may be read in eu only; this .* us"
+    ):
+        platform.frame("mailing", purpose="billing")
+    with pytest.raises(Forbidden, match="dataset/mailing, made of dataset/customers, may be kept in eu only"):
+        platform.publish("mailing", {"address": ["new@example.org"], "since": [NOW]}, mode="append")
+    platform.declare("dataset", "mailing", event_time="since", residency="us")  # its own word does not open it
+    with pytest.raises(Forbidden, match="made of dataset/customers, may be read in eu only"):
+        platform.frame("mailing", purpose="billing")
+
+
+def test_a_policy_about_what_was_made_alone_says_otherwise_where_it_may_be(platform: Platform) -> None:
+    platform.declare("policy", "eu-only", applies_to={"datasets": ["customers"]}, regions=["eu"])
+    platform.declare("policy", "anywhere", regions=["eu", "us"])  # of all datasets: no exception for this one
+    located(platform, "us")
+    with pytest.raises(Forbidden, match="policy/eu-only says that dataset/contacts, made of dataset/customers, may"):
+        platform.frame("contacts", purpose="billing")
+    platform.declare("policy", "exported", applies_to={"datasets": ["contacts"]}, regions=["us"])
+    assert platform.frame("contacts", purpose="billing").collect().height == 6
+    with pytest.raises(Forbidden, match="dataset/mailing, made of dataset/customers"):
+        platform.frame("mailing", purpose="billing")
 
 
 def test_a_second_home_object_and_a_kept_answer_agree(platform: Platform) -> None:

@@ -197,3 +197,35 @@ def test_a_stopping_server_finishes_what_is_in_work_and_takes_no_more(running: R
 def test_a_taken_port_is_one_sentence(running: Running) -> None:
     with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{running.port}: .* choose another port"):
         running.do(HttpServer(running.echo).start("127.0.0.1", running.port))
+
+
+def test_requests_whose_head_was_sent_before_are_answered_like_the_first(running: Running) -> None:
+    head = b"POST /echo?q HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+    with running.connect() as connection:
+        for parts in ([b"abc"], [b"def"], [b"g", b"hi"], [b"jkl" + head + b"mno"], [b"pqr\r\n"], [b"stu"], [b"vwx"]):
+            whole = b"".join(parts).replace(head, b"").strip()
+            wanted = [whole[at : at + 3] for at in range(0, len(whole), 3)]
+            connection.sendall(head + parts[0])
+            for part in parts[1:]:
+                connection.sendall(part)
+            found = b""
+            while found.count(b"POST /echo") < len(wanted) or not found.endswith(wanted[-1]):
+                part = connection.recv(4096)
+                assert part, found
+                found += part
+            assert [found.split(b"POST /echo ")[place + 1][:3] for place in range(len(wanted))] == wanted
+        assert list(running.server.heads) == [head[:-4]]
+        connection.sendall(head.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"end")
+        assert read_all(connection).endswith(b"POST /echo end")
+
+
+def test_heads_that_are_secret_or_unique_are_not_remembered_and_others_not_without_end(running: Running) -> None:
+    with running.connect() as connection:
+        for number in range(2100):
+            line = b"Authorization: Bearer s" if number < 3 else b"X-Number: %d" % number
+            connection.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\n%b\r\nContent-Length: 1\r\n\r\nx" % line)
+            found = b""
+            while not found.endswith(b"POST /echo x"):
+                found += connection.recv(4096)
+    assert 0 < len(running.server.heads) <= 1024
+    assert not any(b"Authorization" in head for head in running.server.heads)

@@ -205,6 +205,45 @@ def test_a_full_disk_refuses_keeps_nothing_half_and_recovers_by_itself(tmp_path:
     assert damages == []
 
 
+def test_what_is_appended_now_is_durable_on_return_and_stands_in_order(tmp_path: Path) -> None:
+    log = Log(tmp_path, "one", durability="os")
+    assert not log.append_now([b"nobody knows yet how quick the disk is"])
+    written = []
+    for number in range(2000):
+        payload = str(number).encode()
+        if number % 3 == 0 or not log.append_now([payload]):
+            log.append_wait([payload])
+        elif not written:
+            assert Reader(tmp_path).read()[0][-1] == payload
+            written.append(payload)
+    assert written
+    log.close()
+    assert not log.append_now([b"closed"])
+    assert Reader(tmp_path).read()[0] == [str(number).encode() for number in range(2000)]
+
+
+def test_writing_now_and_by_the_thread_from_several_threads_loses_and_mixes_nothing(tmp_path: Path) -> None:
+    log = Log(tmp_path, "one", durability="os", segment_bytes=20_000)
+    log.append_wait([b"first"])
+
+    def send(name: int) -> None:
+        for number in range(300):
+            payload = f"{name} {number}".encode()
+            if not log.append_now([payload]):
+                log.append_wait([payload])
+
+    threads = [threading.Thread(target=send, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    log.close()
+    found = [tuple(map(int, payload.split())) for payload in Reader(tmp_path).read()[0][1:]]
+    assert sorted(found) == [(name, number) for name in range(4) for number in range(300)]
+    for name in range(4):
+        assert [number for whose, number in found if whose == name] == list(range(300))
+
+
 def test_a_full_ring_refuses_at_once_and_keeps_what_it_had_taken(tmp_path: Path) -> None:
     gate = threading.Event()
     log = Log(tmp_path, "one", ring_bytes=10_000)

@@ -303,3 +303,48 @@ def test_a_forked_process_is_told_to_open_the_home_anew(recorder: Recorder) -> N
     with os.fdopen(reading) as stream:
         assert "open the home in it anew" in stream.read()
     recorder.log("a" * 32, [Point("loss", 1.0, 0, 0)]).result()
+
+
+class _Heap:
+    """A desk that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[list[tuple[int, Any]]] = []
+        self.has_all = threading.Event()
+        self._given = 0
+
+    def ticket(self) -> int:
+        self._given += 1
+        return self._given
+
+    def tell(self, outcomes: list[tuple[int, Any]]) -> None:
+        self.told.append(outcomes)
+        if sum(map(len, self.told)) == 41:
+            self.has_all.set()
+
+
+def test_a_desk_is_told_once_a_commit_what_became_of_each_operation(ledger: SqlLedger, recorder: Recorder) -> None:
+    run = recorder.create_run(name="x").result().id
+    heap = _Heap()
+    at_desk = recorder.at(heap)
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(_world: object) -> None:  # so that what follows is one commit
+        entered.set()
+        assert leave.wait(10)
+
+    held = recorder.change(hold)
+    assert entered.wait(10)
+    tickets: list[Any] = [at_desk.log(run, [Point("loss", 0.5, step, 1)]) for step in range(40)]
+    tickets.append(at_desk.log("nowhere", [Point("loss", 0.5, 0, 1)]))
+    beside = recorder.log(run, tags={"a": "b"})
+    leave.set()
+    held.result()
+    assert heap.has_all.wait(10)
+    assert beside.result() is None
+    (told,) = heap.told
+    assert [ticket for ticket, _ in told] == tickets == list(range(1, 42))
+    assert [outcome for _, outcome in told[:40]] == [None] * 40
+    assert isinstance(told[40][1], NotFound)
+    with ledger.read() as world:
+        assert len(world.points.history(run, "loss")) == 40

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
@@ -17,8 +20,9 @@ from flyball.cli import app
 from flyball.errors import InvalidInput, NotFound, Unavailable
 from flyball.ledger.points import Point
 from flyball.platform import Platform
-from flyball.tracking.comparing import compared_metric, environment_changes
+from flyball.tracking.comparing import compared_metric, environment_changes, package_changes
 
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys
 import numpy as np
@@ -119,3 +123,90 @@ def test_what_changed_in_the_environment_is_named() -> None:
         "Python was 3.11.1, and is 3.11.2",
         "packages: numpy 1.0 → 2.0, gone 2 is not here",
     ]
+
+
+def package(folder: Path, name: str, version: str, files: dict[str, str]) -> None:
+    """Install a small package into a folder as pip would, and lay its wheel beside."""
+    told = {
+        f"{name}-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{name}-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}-{version}.dist-info/RECORD": "",
+    }
+    (folder / "wheels").mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / "wheels" / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in {**files, **told}.items():
+            wheel.writestr(path, text)
+            place = folder / f"{name}-{version}" / "site-packages" / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
+
+
+def record(folder: Path, run: str, environment: dict[str, object]) -> None:
+    """Let a finished run have been made with fewer packages than whoever tests has installed."""
+    with closing(sqlite3.connect(folder / "home" / "ledger.db")) as ledger, ledger:
+        assert ledger.execute("update runs set environment = ? where id = ?", (json.dumps(environment), run)).rowcount
+
+
+def test_a_run_is_made_again_in_the_environment_that_it_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "answer", "1.0", {"answer.py": "VALUE = 41.5\n"})
+    package(tmp_path, "answer", "2.0", {"answer.py": "VALUE = 42.0\n"})
+    package(tmp_path, "borrowed", "1.0", {"borrowed.pth": sysconfig.get_path("purelib") + "\n"})  # what Flyball needs
+    (tmp_path / "job").mkdir()
+    script = (
+        "import answer\nimport flyball as fb\nwith fb.run('deep', seed=1) as run:\n    run.log(value=answer.VALUE)\n"
+    )
+    (tmp_path / "job" / "train.py").write_text(script + "print(run.id)\n", encoding="utf-8")
+
+    def beside(version: str) -> str:
+        return os.pathsep.join([str(tmp_path / f"answer-{version}" / "site-packages"), str(ROOT)])
+
+    done = subprocess.run(
+        [sys.executable, "job/train.py"],
+        cwd=tmp_path, env={**os.environ, "FLYBALL_HOME": str(tmp_path / "home"), "PYTHONPATH": beside("1.0")},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = done.stdout.strip()
+    monkeypatch.setenv("PYTHONPATH", beside("2.0"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    with closing(Platform.open(tmp_path / "home")) as platform:
+        assert platform.run(run).environment["packages"]["answer"] == "1.0"
+        here = platform.reproduce(run)
+        assert not here.is_same
+        assert [(one.package, one.recorded, one.here) for one in here.environment] == [("answer", "1.0", "2.0")]
+        told = {"python": sys.version.split()[0], "packages": {"answer": "1.0+local", "borrowed": "1.0", "pip": "0.1"}}
+        record(tmp_path, run, told)
+        there = platform.reproduce(run, environment=True)
+        assert there.is_same, (there.reasons, there.output)
+        assert [one.verdict for one in there.metrics] == ["identical"]
+        for packages, said in (({"nowhere": "9.0"}, "nowhere==9.0 is not to be had"), ({}, "recorded no packages")):
+            record(tmp_path, run, {**told, "packages": packages})
+            with pytest.raises((InvalidInput, Unavailable), match=said):
+                platform.reproduce(run, environment=True)
+        record(tmp_path, run, {**told, "python": "3.1.4"})
+        with pytest.raises(Unavailable, match=r"no python3\.1 here"):
+            platform.reproduce(run, environment=True)
+
+
+def test_a_run_of_a_pipeline_says_how_it_is_made_again(tmp_path: Path) -> None:
+    with closing(Platform.open(tmp_path / "home")) as platform:
+        (platform.project / "late.py").write_text(_PIPELINE, encoding="utf-8")
+        platform.declare("pipeline", "late", function="late.py:late")
+        run = platform.start_pipeline("late", {"depth": 3})
+        with pytest.raises(InvalidInput, match=r"flyball run late --param depth=3"):
+            platform.reproduce(run.id)
+
+
+_PIPELINE = "import flyball as fb\n\n\n@fb.pipeline\ndef late(depth: int = 1) -> int:\n    return depth\n"
+
+
+def test_packages_that_differ_are_listed_by_name() -> None:
+    then = {"python": "3.11.1", "packages": {"numpy": "1.0", "gone": "2", "same": "1"}}
+    now = {"python": "3.11.2", "packages": {"numpy": "2.0", "same": "1", "new": "1"}}
+    assert [(one.package, one.recorded, one.here) for one in package_changes(then, now)] == [
+        ("python", "3.11.1", "3.11.2"), ("numpy", "1.0", "2.0"), ("gone", "2", None),
+    ]  # fmt: skip
+    assert package_changes({}, now) == []

@@ -13,16 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flyball.errors import InvalidInput, NotFound
+from flyball.control.lease import Lease
+from flyball.errors import InvalidInput, NotFound, Unavailable
 from flyball.governance.identity import Principal
 from flyball.ledger.logged_models import ModelPoint
 from flyball.ledger.points import Point
 from flyball.ledger.sql.database import SqlLedger
+from flyball.ledger.traces import Assessment, Trace
+from flyball.llm.spans import Span
 from flyball.platform import Platform
 from flyball.storage.blobs.files import FileBlobs
 from flyball.storage.blobs.multipart import Uploads
 from flyball.testing.clock import FakeClock
-from flyball.tracking.sweeping import RETENTION_TAG, Swept
+from flyball.tracking.sweep_timer import SweepTimer
+from flyball.tracking.sweeping import RETENTION_TAG, TRACES_TAG, Swept
 
 DAY = 86400.0
 MONTH = 31 * DAY
@@ -265,11 +269,19 @@ def test_writers_beside_a_sweep_lose_nothing(platform: Platform, monkeypatch: py
         os.utime(platform.blobs.path(platform.blobs.put(body)) or "", (1000, 1000))
     run = platform.recorder.create_run("0", "fit").result().id
     errors: list[BaseException] = []
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
     swept = 0
+    plain = FileBlobs.delete_unless_put_since
+
+    def delete(blobs: FileBlobs, digest: str, since: float) -> bool:
+        begun.set()
+        return plain(blobs, digest, since)
+
+    monkeypatch.setattr(FileBlobs, "delete_unless_put_since", delete)
 
     def write(part: int) -> None:
         try:
+            assert begun.wait(60)
             for number in range(part, len(bodies), 3):
                 platform.keep_bytes(f"0/{run}/artifacts/{number}", bodies[number])
         except BaseException as error:
@@ -292,6 +304,170 @@ def test_writers_beside_a_sweep_lose_nothing(platform: Platform, monkeypatch: py
     assert swept > 0
     files = platform.artifacts(run)
     assert {platform.blobs.get(file.digest) for file in files} == set(bodies)
+
+
+# -- traces
+
+
+def a_trace(platform: Platform, number: int, experiment: str = "0", at_ms: int = 1000, **files: bytes) -> str:
+    """A trace with a span, an assessment and files."""
+    id = f"tr-{number:032x}"
+    platform.add_spans(experiment, [Span(f"{number:032x}", f"{1:016x}", "answer", at_ms * 10**6, (at_ms + 1) * 10**6)])
+    platform.assess(Assessment(f"a-{number}", id, "correct", "feedback", True, "HUMAN", "ann", 1, 1))
+    for name, data in files.items():
+        platform.keep_bytes(f"{experiment}/traces/{id}/artifacts/{name}", data)
+    return id
+
+
+def rows_of_traces(platform: Platform) -> int:
+    """How many rows the tables of traces have."""
+    from flyball.ledger.sql import trace_tables as tables
+
+    assert isinstance(platform.ledger, SqlLedger)
+    with platform.ledger.engine.connect() as connection:
+        names = ("traces", "trace_spans", "trace_marks", "trace_links", "assessments", "scorers")
+        return sum(len(connection.execute(getattr(tables, name).select()).all()) for name in names)
+
+
+def test_a_deleted_experiment_takes_its_traces_with_their_bytes(platform: Platform, clock: FakeClock) -> None:
+    old, other = platform.create_experiment("old").id, platform.create_experiment("other").id
+    for number in range(50):
+        a_trace(platform, number, old, image=b"image %d" % number)
+    stays = a_trace(platform, 99, other, image=b"stays")
+    platform.register_scorer(old, "judge", "{}")
+    before = rows_of_traces(platform)
+    platform.delete_experiment(old)
+    clock.advance(MONTH)
+    told = platform.sweep(dry_run=True)
+    assert (rows_of_traces(platform), told.traces, told.blobs) == (before, 50, 50)
+    assert platform.sweep(dry_run=False) == told
+    assert contents(platform) == {b"stays"}
+    assert [trace.id for trace in platform.traces([stays, f"tr-{1:032x}"])] == [stays]
+    assert rows_of_traces(platform) == 4
+    platform.create_experiment("old")
+
+
+def test_traces_stay_as_long_as_their_experiment_says(platform: Platform, clock: FakeClock) -> None:
+    """Also those that nobody deleted; without a tag or a setting, for ever."""
+    now = int(clock.now().timestamp() * 1000)
+    kept, short = platform.create_experiment("kept").id, platform.create_experiment("s", tags={TRACES_TAG: "7d"}).id
+    odd = platform.create_experiment("odd", tags={TRACES_TAG: "soon"}).id
+    for number, experiment in enumerate((kept, short, odd)):
+        a_trace(platform, 2 * number, experiment, now - int(8 * DAY * 1000), image=b"%d" % number)
+        a_trace(platform, 2 * number + 1, experiment, now - int(6 * DAY * 1000))
+    told = platform.sweep(dry_run=True)
+    assert (told.traces, told.blobs, ["soon" in problem for problem in told.problems]) == (1, 1, [True])
+    done = platform.sweep(dry_run=False)
+    assert (done.traces, done.blobs) == (1, 1)
+    assert [len(platform.search_traces([id])[0]) for id in (kept, short, odd)] == [2, 1, 2]
+    assert contents(platform) == {b"0", b"2"}
+
+
+def test_the_setting_says_how_long_traces_stay(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYBALL_SWEEP_TRACES", "1d")
+    ever = platform.create_experiment("ever", tags={TRACES_TAG: "forever"}).id
+    a_trace(platform, 1)
+    a_trace(platform, 2, ever)
+    assert platform.sweep(dry_run=False).traces == 1
+    assert [len(platform.search_traces([id])[0]) for id in ("0", ever)] == [0, 1]
+
+
+def test_traces_that_are_deleted_by_id_leave_no_bytes(platform: Platform) -> None:
+    gone, stays = a_trace(platform, 1, image=b"gone"), a_trace(platform, 2, image=b"stays")
+    assert platform.delete_traces("0", [gone]) == 1
+    assert platform.sweep(dry_run=False).blobs == 1
+    assert contents(platform) == {b"stays"}
+    assert [trace.id for trace in platform.traces([gone, stays])] == [stays]
+
+
+def test_a_trace_cannot_take_files_of_others_with_it(platform: Platform) -> None:
+    """Whatever its tag says of where its files are, and however it is called."""
+    run = a_run(platform, keep=b"of a run")
+    platform.keep_bytes("0/other/file", b"of nobody")
+    for id in ("tr-1", f"../{run}", f"x/../../{run}/artifacts", "%2e%2e"):
+        tags = {"mlflow.artifactLocation": f"mlflow-artifacts:/0/{run}/artifacts"}
+        platform.tell_trace(Trace(id, "0", 1, 1, "OK", tags=tags))
+        platform.tag_trace(id, "mlflow.artifactLocation", "mlflow-artifacts:/0/other")
+    platform.delete_traces("0", until_ms=10)
+    platform.sweep(dry_run=False)
+    assert contents(platform) == {b"of a run", b"of nobody"}
+
+
+# -- by itself
+
+
+def test_a_round_takes_so_many_and_bytes_go_with_the_last(platform: Platform, clock: FakeClock) -> None:
+    for number in range(5):
+        platform.delete_run(a_run(platform, a=b"%d" % number))
+    experiment = platform.create_experiment("old").id
+    a_trace(platform, 1, experiment)
+    platform.delete_experiment(experiment)
+    clock.advance(MONTH)
+    rounds = [platform.sweep(dry_run=False, most=3) for _ in range(3)]
+    assert [(len(one.removed), one.traces, one.blobs, one.is_more) for one in rounds] == [
+        (2, 1, 0, True),
+        (3, 0, 0, True),
+        (1, 0, 5, False),
+    ]
+    assert platform.sweep(dry_run=False) == Swept()
+
+
+def test_it_ends_when_it_is_told_to(platform: Platform, clock: FakeClock) -> None:
+    platform.delete_run(a_run(platform, a=b"x"))
+    clock.advance(MONTH)
+    stopping = threading.Event()
+    stopping.set()
+    done = platform.sweep(dry_run=False, stopping=stopping)
+    assert (done.removed, done.is_more, contents(platform)) == ([], True, {b"x"})
+
+
+def test_two_never_sweep_at_once(platform: Platform) -> None:
+    other = Lease(platform.ledger, "sweep", 60)
+    assert other.renew()
+    with pytest.raises(Unavailable, match="another sweep"):
+        platform.sweep(dry_run=False)
+    platform.sweep(dry_run=True)
+    other.release()
+    assert platform.sweep(dry_run=False) == Swept()
+
+
+def test_the_control_plane_sweeps_every_so_often(
+    platform: Platform, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flyball.tracking.sweep_timer.MOST", 2)
+    for _ in range(3):
+        platform.delete_run(a_run(platform))
+    timer, stopping = platform.sweeping_timer(), threading.Event()
+    assert timer.look(stopping) is None  # there is no hurry at the start
+    clock.advance(MONTH)
+    first = timer.look(stopping)
+    assert first is not None
+    assert (len(first.removed), first.is_more) == (2, True)
+    assert timer.look(stopping) is None
+    clock.advance(60)  # the rest soon, and then not before a day has passed
+    second = timer.look(stopping)
+    assert second is not None
+    assert (len(second.removed), second.is_more) == (1, False)
+    clock.advance(DAY / 2)
+    assert timer.look(stopping) is None
+    clock.advance(DAY / 2)
+    held = Lease(platform.ledger, "sweep", 60)
+    assert held.renew()
+    assert timer.look(stopping) is None  # another sweeps: put off
+    held.release()
+    clock.advance(3600)
+    assert timer.look(stopping) == Swept()
+    with platform.ledger.read() as world:
+        assert world.journal.find(action="removed", limit=1)[0].actor == "controller/sweep"
+
+
+def test_it_can_be_switched_off(platform: Platform, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYBALL_SWEEP_EVERY", "0")
+    timer = platform.sweeping_timer()
+    clock.advance(MONTH)
+    timer.run(threading.Event())  # which ends at once
+    with pytest.raises(InvalidInput, match="every"):
+        SweepTimer(lambda _most, _stopping: Swept(), "often", clock)
 
 
 # -- kill -9
@@ -342,6 +518,7 @@ def test_a_sweep_killed_anywhere_is_finished_by_the_next(
         with closing(Platform.open(home, clock=clock)) as platform:
             experiment = platform.create_experiment(f"old {step}").id
             run, model = a_run(platform, experiment, a=b"1%d" % step), a_model(platform, experiment, w=b"2%d" % step)
+            a_trace(platform, step, experiment, image=b"3%d" % step)
             a_run(platform, keep=b"kept %d" % step)
             kept.add(b"kept %d" % step)
             platform.blobs.put(b"orphan %d" % step)

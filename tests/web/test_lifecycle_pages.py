@@ -120,3 +120,12 @@ def test_a_form_approves_a_request_and_one_of_another_site_does_not(
     again = cem.post("/approvals/6/review", data=fields)
     assert again.status_code == 409 and "approved already, by user/cem" in html.unescape(again.text)
     assert cem.get("/approvals/none").status_code == 400 and cem.get("/approvals/99").status_code == 404
+
+
+def test_a_card_is_shown_as_what_its_markdown_means(home: LifecycleHome, servers: dict[str, httpx2.Client]) -> None:
+    before = home.platform.card("tumour@2").revision
+    fields = {"after": str(before), "limits": "**not** for <b>children</b>\n\n- at night", "note": "why"}
+    assert servers["bob"].post("/models/tumour/2/card", data=fields).status_code == 303
+    page = servers["vera"].get("/models/tumour/2/card").text
+    assert "<strong>not</strong> for &lt;b&gt;children&lt;/b&gt;" in page and "<li>at night</li>" in page
+    assert "<table><thead><tr><th>" in page

@@ -210,6 +210,18 @@ def test_lineage_goes_from_the_prediction_to_the_data(client: httpx2.Client) -> 
     assert 'data-ref="dataset/adult@1"' in lineage and 'data-ref="deployment/income"' in lineage
 
 
+def test_a_prediction_is_explained_on_its_page_when_asked(client: httpx2.Client) -> None:
+    explorer = client.get("/deployments/income/predictions").text
+    address = re.search(r'href="(/predictions/[0-9a-f]+)"', explorer)
+    assert address is not None
+    assert "?explain=exactly" in client.get(address[1]).text
+    page = client.get(f"{address[1]}?explain=exactly").text
+    assert "log-odds" in page and 'class="did"' in page
+    bars = re.findall(r'<th scope="row">([^<]+)</th><td class="n">([+-][^<]+)</td>', page)
+    sizes = [abs(float(did)) for _, did in bars]
+    assert len(bars) > 2 and sizes == sorted(sizes, reverse=True)
+
+
 def test_the_explorer_filters_and_pages_without_losing_a_row(client: httpx2.Client, home: Home) -> None:
     seen: list[str] = []
     address: str | None = "/deployments/income/predictions?variant=canary"

@@ -293,6 +293,17 @@ def test_markdown_lets_no_html_and_no_other_address_through() -> None:
     assert "<b>" not in found and "&lt;i&gt;" in found
 
 
+def test_markdown_shows_tables_and_what_escapes_and_entities_mean() -> None:
+    found = str(html_of("a\n| x | y |\n| --- | :-: |\n| 1 \\| 2 | **b** &lt;i&gt; |\n| only |\nend \\*this\\*"))
+    assert found == (
+        "<p>a</p>\n<table><thead><tr><th>x</th><th>y</th></tr></thead><tbody>"
+        "<tr><td>1 | 2</td><td><strong>b</strong> &lt;i&gt;</td></tr><tr><td>only</td><td></td></tr></tbody></table>\n"
+        "<p>end *this*</p>"
+    )
+    assert str(html_of("| no table |\nx")) == "<p>| no table |<br>x</p>"
+    assert "<script" not in str(html_of("|a|\n|-|\n|&lt;script&gt;|<script>|"))
+
+
 def test_long_numbers_are_short_in_tables() -> None:
     assert [short(text) for text in ("0.00012345678901", "1e-05", "20260101000000", "v1.2.3-long-name")] == [
         "0.0001235", "1e-05", "20260101000000", "v1.2.3-long-name",

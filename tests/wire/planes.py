@@ -76,15 +76,15 @@ class Home:
 class Plane:
     """A running data plane."""
 
-    def __init__(self, home: Path) -> None:
-        command = [sys.executable, "-m", "flyball.wire.oip", "--home", str(home), "--port", "0"]
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    def __init__(self, home: Path, *options: str, **settings: str) -> None:
+        command = [sys.executable, "-m", "flyball.wire.oip", "--home", str(home), "--port", "0", *options]
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", **settings}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert "http://" in line, self.process.communicate()[1]
+        assert "://" in line, self.process.communicate()[1]
         self.port = int(line.rsplit(":", 1)[1])
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:

@@ -154,8 +154,11 @@ class TestErrors:
             ("HEAD", "/v1/models/late:predict", 405),
             ("PUT", "/v2", 405),
             ("POST", "/v2/models/late/versions/9/infer", 404),
-            ("POST", "/v2/repository/models/late/load", 501),
-            ("GET", "/v2/models/late/stats", 501),
+            ("POST", "/v2/repository/models/late/unload", 409),
+            ("POST", "/v2/repository/models/nobody/load", 404),
+            ("GET", "/v2/models/nobody/stats", 404),
+            ("GET", "/v2/models/late/trace/setting", 404),
+            ("POST", "/v2/models/late/generate", 404),
         ],
     )
     def test_every_one_is_json(self, plane: Plane, method: str, path: str, status: int) -> None:
@@ -247,7 +250,7 @@ class TestPlainRecords:
         plane.call("POST", "/v1/models/late:predict", ROW)
         text = plane.call("GET", "/metrics").body.decode()
         assert 'flyball_requests_total{deployment="late",variant="champion",version="late@1"}' in text
-        assert 'flyball_request_seconds_bucket{deployment="late",variant="champion",le="+Inf"}' in text
+        assert 'flyball_request_seconds_bucket{deployment="late",variant="champion",version="late@1",le="+Inf"}' in text
 
 
 class TestTensorsOverTheWire:

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from flyball.errors import InvalidInput
-from flyball.wire.oip.bodies import TooLarge, UnknownCoding, decompressed
+from flyball.wire.oip.bodies import decompressed
+from flyball.wire.oip.refusals import TooLarge, UnknownCoding
 from flyball.wire.oip.tensors import parse_request, render_response
 
 

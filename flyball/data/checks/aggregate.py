@@ -40,14 +40,15 @@ def compile(rule: Rule, table: Table) -> TableTest:
         measures = {"rows": pl.len(), "nulls": raw.null_count()}
     else:
         number = table.value(column).cast(pl.Float64)
-        number = number.filter(number.is_finite())
-        measures = {
-            "n": number.len(),
-            "mean": number.mean(),
-            "squares": ((number - number.mean()) ** 2).sum(),
-            "least": number.min(),
-            "most": number.max(),
-        }
+        is_finite = number.is_finite()
+        number = number.filter(is_finite)
+        measures = {"n": is_finite.sum()}
+        if name in ("minimum", "maximum"):
+            measures["end"] = number.min() if name == "minimum" else number.max()
+        else:
+            measures["mean"] = number.mean()
+        if name == "standard_deviation":
+            measures["squares"] = number.var(ddof=0) * is_finite.sum()
 
     def verdict(parts: Sequence[Mapping[str, Any]]) -> Verdict:
         value = _merged(name, parts)
@@ -63,16 +64,18 @@ def _merged(name: str, parts: Sequence[Mapping[str, Any]]) -> float | None:
     if name == "null_fraction":
         rows = sum(p["rows"] for p in parts)
         return float(sum(p["nulls"] for p in parts) / rows) if rows else None
+    known = [part for part in parts if part["n"]]
+    if not known:
+        return None
+    if name in ("minimum", "maximum"):
+        return float((min if name == "minimum" else max)(part["end"] for part in known))
     n, mean, squares = 0, 0.0, 0.0
-    least, most = math.inf, -math.inf
-    for part in (p for p in parts if p["n"]):
+    for part in known:
         total = n + part["n"]
         shift = part["mean"] - mean
-        squares += part["squares"] + shift * shift * n * part["n"] / total
+        squares += part.get("squares", 0.0) + shift * shift * n * part["n"] / total
         mean += shift * part["n"] / total
-        n, least, most = total, min(least, part["least"]), max(most, part["most"])
-    if not n or (name == "standard_deviation" and n < 2):
-        return None
-    deviation = math.sqrt(squares / (n - 1)) if n > 1 else 0.0
-    by_name = {"mean": mean, "standard_deviation": deviation, "sum": mean * n, "minimum": least, "maximum": most}
-    return by_name[name]
+        n = total
+    if name != "standard_deviation":
+        return mean * n if name == "sum" else mean
+    return math.sqrt(squares / (n - 1)) if n > 1 else None

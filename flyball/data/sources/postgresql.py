@@ -40,6 +40,7 @@ _OWN_TYPES |= {701: "Float64", 1082: "date", 1083: "time", 1114: "timestamp", 11
 _FORMATS = {"timestamp": "%Y-%m-%d %H:%M:%S%.f", "timestamptz": "%Y-%m-%d %H:%M:%S%.f+00"}
 _MISSING = ("42P01", "3D000", "3F000", "42703")  # undefined table, database, schema, column
 _REFUSED = re.compile("authentication failed|no password|pg_hba|not permitted")
+_UNTRUSTED = re.compile("certificate|SSL")
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,11 @@ class _Session:
             return InvalidInput(f"{self._where}: {reason}; leave such rows out, or cast them in a query")
         if state.startswith(("42", "25", "0A", "26")) or (not state and isinstance(error, _wrong())):
             return InvalidInput(f"{self._where}: {reason}; expected one SELECT that only reads")
+        if self._connection is None and _UNTRUSTED.search(reason):
+            return InvalidInput(
+                f"{self._where} cannot be trusted: {reason}; expected a certificate for this host, signed by an "
+                "authority in the file that sslrootcert names, or another sslmode"
+            )
         if self._connection is None and "does not exist" in reason:
             return NotFound(f"{self._where}: {reason}")
         if state.startswith("28") or (self._connection is None and _REFUSED.search(reason)):

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select
 
 from flyball.errors import Conflict
-from flyball.ledger.artifacts import Entry, location_of
+from flyball.ledger.artifacts import Entry, Without, location_of
 from flyball.ledger.experiments import DEFAULT
 from flyball.ledger.runs import Artifact
 from flyball.ledger.sql.logged_models_tables import logged_models as models
@@ -113,10 +113,16 @@ class SqlArtifacts:
             found += self._session.connection.execute(query.order_by(table.c.id)).scalars()
         return found
 
-    def digests(self) -> Iterator[tuple[str, str]]:
-        query = select(artifacts.c.run, artifacts.c.digest).execution_options(yield_per=10_000)
+    def digests(self, without: Without | None = None) -> Iterator[tuple[str, str]]:
+        columns = [artifacts.c.run, artifacts.c.digest, *([artifacts.c.path] if without else [])]
+        query = select(*columns).execution_options(yield_per=10_000)
         for row in self._session.connection.execute(query):
-            yield row.run, row.digest
+            if without is None or not without(row.run, row.path):
+                yield row.run, row.digest
+
+    def owners_of_models(self) -> list[str]:
+        query = select(artifacts.c.run).distinct().where(artifacts.c.run >= "m-", artifacts.c.run < "m.")
+        return sorted(self._session.connection.execute(query).scalars())
 
 
 def _below(folder: str) -> ColumnElement[bool]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError, SQLA
 from flyball.clock import SYSTEM, Clock, format_instant
 from flyball.errors import Corrupt, InvalidInput, MissingExtra, Unavailable
 from flyball.ledger import Fence
+from flyball.ledger.sql.access_keys import SqlAccessKeys
 from flyball.ledger.sql.artifacts import SqlArtifacts
 from flyball.ledger.sql.deliveries import SqlDeliveries
 from flyball.ledger.sql.evaluation_sets import SqlEvaluationSets
@@ -100,6 +101,7 @@ class SqlTransaction:
         self.promotions = SqlPromotions(session, self.journal)
         self.papers = SqlPapers(session, self.journal, self.versions)
         self.deliveries = SqlDeliveries(session)
+        self.access_keys = SqlAccessKeys(session, self.journal)
 
     def part(self, actor: str, cause: int | None = None, *, is_checked: bool = False) -> AbstractContextManager[None]:
         return self.session.acting(actor, cause) if is_checked else self._undoable(actor, cause)
@@ -127,18 +129,18 @@ class SqlLedger:
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
-        with self._connection("BEGIN") as connection:
-            yield SqlTransaction(Session(connection, self.clock, None, None))
+        with self._session("BEGIN", None, None) as session:
+            yield SqlTransaction(session)
 
     @contextmanager
     def write(self, actor: str, cause: int | None = None, fence: Fence | None = None) -> Iterator[SqlTransaction]:
-        with self._connection("BEGIN IMMEDIATE") as connection:
-            transaction = SqlTransaction(Session(connection, self.clock, actor, cause))
+        with self._session("BEGIN IMMEDIATE", actor, cause) as session:
+            transaction = SqlTransaction(session)
             if fence is not None:
-                self._check(connection, fence)
+                self._check(session.connection, fence)
             yield transaction
             transaction.search.flush()
-            connection.commit()
+            session.commit()
 
     def acquire(
         self, lease: str, holder: str, ttl_s: float, is_dead: Callable[[str], bool] = lambda _holder: False
@@ -180,7 +182,8 @@ class SqlLedger:
             try:
                 for table in (
                     *(t.name for t in (versions, runs, artifacts, events, search_entries, point_journal, point_chunks)),
-                    *("search_text", "deliveries"),
+                    *("search_text", "deliveries", "logged_models"),
+                    *("traces", "trace_spans", "trace_marks", "assessments", "evaluation_records"),
                 ):
                     raw.cursor().execute(f"VACUUM (FULL) {table}")
             finally:
@@ -199,10 +202,14 @@ class SqlLedger:
             raise Unavailable(f"another control plane has taken over the lease {fence.lease!r}; nothing was written")
 
     @contextmanager
-    def _connection(self, begin: str) -> Iterator[Connection]:
+    def _session(self, begin: str, actor: str | None, cause: int | None) -> Iterator[Session]:
         try:
-            with self.engine.connect().execution_options(flyball_begin=begin) as connection:
-                yield connection
+            session = Session(self.engine, self.engine.raw_connection(), self.clock, actor, cause)
+            try:
+                session.begin(begin)
+                yield session
+            finally:
+                session.close()
         except OperationalError as error:
             raise Unavailable(f"the ledger did not answer: {_first_line(error)}; nothing was changed") from error
         except DBAPIError as error:
@@ -236,7 +243,9 @@ def _sqlite(home: Path, settings: LedgerSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("flyball_begin", "BEGIN IMMEDIATE"))
+        statement = connection.get_execution_options().get("flyball_begin", "BEGIN IMMEDIATE")
+        if statement:  # else the driver has begun already
+            connection.exec_driver_sql(statement)
 
     return engine
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -18,13 +18,15 @@ from flyball.ledger.sql.tables import events, journal_head
 __all__ = ["SqlJournal"]
 
 _PAGE = 5000
-# Every change of the ledger asks these three, so they go to the driver as they are.
+# Every change of the ledger asks these, and whoever waits for changes, so they go to the driver as they are.
 _HEAD = {
     "sqlite": "SELECT seq, hash FROM journal_head",
     "postgresql": "SELECT seq, hash FROM journal_head FOR UPDATE",
 }
 _INSERT = "INSERT INTO events (seq, at, actor, action, ref, detail, cause, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _MOVE = "UPDATE journal_head SET seq = ?, hash = ?"
+_LAST = "SELECT seq FROM journal_head"
+_SINCE = "SELECT seq, at, actor, action, ref, detail, cause, hash FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
 class SqlJournal:
@@ -39,7 +41,7 @@ class SqlJournal:
         # What is hashed is what will be read back, so the detail goes through JSON first.
         kept = orjson.loads(orjson.dumps(dict(detail or {}), option=orjson.OPT_NON_STR_KEYS))
         cause = cause if cause is not None else session.cause
-        last, previous = session.raw(_HEAD[session.connection.dialect.name]).fetchone()
+        last, previous = session.raw(_HEAD[session.dialect]).fetchone()
         seq = last + 1
         digest = event_hash(previous, seq, at, actor, action, ref, kept, cause)
         told = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
@@ -54,8 +56,7 @@ class SqlJournal:
         return _event(row)
 
     def since(self, seq: int, limit: int = 1000) -> list[Event]:
-        query = select(events).where(events.c.seq > seq).order_by(events.c.seq).limit(limit)
-        return [_event(row) for row in self._session.connection.execute(query)]
+        return [_told(row) for row in self._session.raw(_SINCE, (seq, limit)).fetchall()]
 
     def find(
         self,
@@ -82,7 +83,8 @@ class SqlJournal:
         return [_event(row) for row in self._session.connection.execute(query)]
 
     def last(self) -> int:
-        return int(self._session.connection.execute(select(journal_head.c.seq)).scalar_one())
+        (seq,) = self._session.raw(_LAST).fetchone()
+        return int(seq)
 
     def chain(self, seq: int) -> list[Event]:
         found: list[Event] = []
@@ -131,6 +133,13 @@ class SqlJournal:
         if (head.seq, head.hash) != (seq, previous):
             raise Corrupt(f"the journal should end at event {head.seq} but ends at {seq}: later events were removed")
         return seq
+
+
+def _told(row: Sequence[Any]) -> Event:
+    """Return the event that the driver's row holds; PostgreSQL's reads JSON by itself."""
+    seq, at, actor, action, ref, detail, cause, digest = row
+    kept = orjson.loads(detail) if isinstance(detail, str) else detail
+    return Event(seq, parse_instant(at), actor, action, ref, kept, cause, digest)
 
 
 def _event(row: Row[Any]) -> Event:

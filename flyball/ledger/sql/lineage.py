@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import Literal
 
 from sqlalchemy import or_, select
@@ -40,22 +41,21 @@ class SqlLineage:
         for way in ("upstream", "downstream") if direction == "both" else (direction,):
             level = [root]
             for distance in range(1, depth + 1):
-                here, there = (
-                    (edges.c.target, edges.c.source) if way == "upstream" else (edges.c.source, edges.c.target)
-                )
+                here, there = ("target", "source") if way == "upstream" else ("source", "target")
                 new: list[str] = []
                 for start_at in range(0, len(level), 400):
                     part = level[start_at : start_at + 400]
-                    rows = self._session.connection.execute(select(edges).where(here.in_(part)).order_by(there))
-                    for row in rows:
-                        other = row.source if way == "upstream" else row.target
+                    marks = ", ".join("?" for _ in part)
+                    query = f"SELECT source, target, role FROM edges WHERE {here} IN ({marks}) ORDER BY {there}"
+                    for edge in starmap(Edge, self._session.raw(query, part).fetchall()):
+                        other = edge.source if way == "upstream" else edge.target
                         if other not in nodes:
                             if len(nodes) >= limit:
                                 is_cut = True
                                 continue
                             nodes[other] = distance
                             new.append(other)
-                        found.add(Edge(row.source, row.target, row.role))
+                        found.add(edge)
                 level = new
                 if not level:
                     break

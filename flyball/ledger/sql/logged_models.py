@@ -126,6 +126,18 @@ class SqlLoggedModels:
             values = {"deleted_at": format_instant(event.at), "updated_ms": self._now_ms()}
             self._session.connection.execute(update(models).where(models.c.id == id).values(values))
 
+    def every(self, after: str = "", limit: int = 200) -> list[LoggedModel]:
+        query = _SELECT.where(models.c.id > after).order_by(models.c.id).limit(limit)
+        return [_model(row) for row in self._session.connection.execute(query)]
+
+    def rewrite(
+        self, id: str, *, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        assert self._session.actor
+        values = {name: dict(given) for name, given in (("params", params), ("tags", tags)) if given is not None}
+        if values:
+            self._session.connection.execute(update(models).where(models.c.id == id).values(values))
+
     def log(self, logged: Iterable[ModelPoint]) -> None:
         assert self._session.actor
         rows = [_row_of(point) for point in dict.fromkeys(logged)]

@@ -23,6 +23,7 @@ REVISIONS = (
     "0007",
     "0008",
     "0009",
+    "0010",
 )  # every revision there ever was, oldest first
 HEAD = REVISIONS[-1]
 

@@ -20,16 +20,16 @@ from operator import lt
 from typing import Any, NamedTuple
 
 from flyball.errors import Corrupt
-from flyball.ledger.points import Point
+from flyball.ledger.points import Point, PointColumns
 
 __all__ = [
     "MOST_POINTS",
     "Chunk",
     "Columns",
     "Packed",
-    "columns_of",
     "in_order",
     "pack",
+    "pack_arrays",
     "pack_chunk",
     "unpack",
     "unpack_chunk",
@@ -88,8 +88,9 @@ def pack(points: Sequence[Point]) -> bytes:
         key, value, step, at = points[0]
         text = key.encode()
         return _HEAD.pack(_FORMAT, 7, 1, 1, len(text)) + text + _SINGLE.pack(step, at, value)
-    keys, values, steps, ats = columns_of(points)
-    count = len(points)
+    columns = PointColumns.of(points)
+    keys, values, steps, ats = columns.keys, columns.values, columns.steps, columns.ats
+    count = len(values)
     names: dict[str, int] = {}
     places = [names.setdefault(key, len(names)) for key in keys]
     text = "\0".join(names).encode()
@@ -106,12 +107,6 @@ def pack(points: Sequence[Point]) -> bytes:
             parts.append(_layout("q", count).pack(*numbers))
     parts.append(_layout("d", count).pack(*values))
     return _HEAD.pack(_FORMAT, flags, len(names), count, len(text)) + b"".join(parts)
-
-
-def columns_of(points: Iterable[Point]) -> tuple[list[str], list[float], list[int], list[int]]:
-    """Return keys, values, steps and times; `zip(*points)` makes an object for each point, and wakes the collector."""
-    every = list(points)
-    return [p[0] for p in every], [p[1] for p in every], [p[2] for p in every], [p[3] for p in every]
 
 
 def unpack(data: bytes) -> Packed:
@@ -148,6 +143,15 @@ def pack_chunk(columns: Columns) -> Chunk:
     return Chunk(ats[0], steps[0], ats[-1], steps[-1], count, data)
 
 
+def pack_arrays(ats: Any, steps: Any, values: Any) -> Chunk:
+    """Return points of one metric, which are in order and in arrays as of `unpack_chunk`, as a chunk."""
+    step_form, step_data = _whole_numbers(steps)
+    at_form, at_data = _whole_numbers(ats)
+    head = _CHUNK.pack(_FORMAT, step_form, at_form, len(values))
+    ends = int(ats[0]), int(steps[0]), int(ats[-1]), int(steps[-1])
+    return Chunk(*ends, len(values), b"".join((head, step_data, at_data, values.astype("<f8").tobytes())))
+
+
 def in_order(columns: Iterable[Columns]) -> Columns:
     """Return the points of one metric in order of (time, step, value), exact repeats once; NaN after 0."""
     given = list(columns)
@@ -155,7 +159,8 @@ def in_order(columns: Iterable[Columns]) -> Columns:
         given = [Columns(*(list(chain.from_iterable(part)) for part in zip(*given, strict=True)))]
     if given:
         ats, steps, values = given[0]
-        if _rises(ats) or _rises(list(zip(ats, steps, strict=True))):  # as they mostly come
+        # As they mostly come.
+        if _rises(steps if ats.count(ats[0]) == len(ats) else ats) or _rises(list(zip(ats, steps, strict=True))):
             return given[0]
     found: set[tuple[int, int, float, bool, float]] = set()
     for ats, steps, values in given:
@@ -190,8 +195,7 @@ def _columns(data: bytes, count: int, forms: tuple[bytes, bytes]) -> tuple[Any, 
     for kept in forms:
         if kept == _STRIDE:
             first, stride = _PAIR.unpack_from(data, place)
-            end = first + stride * count
-            found.append(np.arange(first, end, stride) if stride else np.full(count, first, dtype=np.int64))
+            found.append(np.arange(count, dtype=np.int64) * stride + first)  # exact also where it ends at 2**63 - 1
             place += _PAIR.size
         elif kept == _NEAR:
             (first,) = _layout("q", 1).unpack_from(data, place)
@@ -216,6 +220,20 @@ def _integers(numbers: Sequence[int]) -> tuple[bytes, bytes]:
     if min(distances) >= -_I32 and max(distances) < _I32:
         return _NEAR, _layout("q", 1).pack(first) + _layout("i", count).pack(*distances)
     return _RAW, _layout("q", count).pack(*numbers)
+
+
+def _whole_numbers(numbers: Any) -> tuple[bytes, bytes]:
+    """Return an array of integers as `_integers` does."""
+    import numpy as np  # see `_columns`
+
+    first, last, count = int(numbers[0]), int(numbers[-1]), len(numbers)
+    stride = (last - first) // (count - 1) if count > 1 else 0
+    if abs(stride) < 2**62 and (numbers == np.arange(count, dtype=np.int64) * stride + first).all():
+        return _STRIDE, _PAIR.pack(first, stride)
+    least, most = int(numbers.min()), int(numbers.max())
+    if least - first >= -_I32 and most - first < _I32:
+        return _NEAR, _layout("q", 1).pack(first) + (numbers - first).astype("<i4").tobytes()
+    return _RAW, numbers.astype("<i8").tobytes()
 
 
 def _take(data: bytes, place: int, kind: str, count: int) -> tuple[tuple[Any, ...], int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, delete, func, literal, select
@@ -16,15 +15,17 @@ from flyball.ledger.refs import Ref
 from flyball.ledger.removal import Marked, RemovableKind, Tombstone
 from flyball.ledger.sql.artifacts import SqlArtifacts
 from flyball.ledger.sql.logged_models_tables import logged_model_points, logged_models, tombstones
-from flyball.ledger.sql.sealing import remove_points
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import artifacts, runs
-from flyball.ledger.sql.tracking_tables import experiments, input_datasets, removed_runs
+from flyball.ledger.sql.trace_tables import evaluation_set_experiments, scorers, traces
+from flyball.ledger.sql.tracking_tables import experiments, input_datasets, point_chunks, point_journal, removed_runs
 
 if TYPE_CHECKING:
     from flyball.ledger.sql.search import SqlSearch
 
 __all__ = ["SqlRemoval"]
+
+_AT_ONCE = 500  # bound parameters of one statement
 
 
 class SqlRemoval:
@@ -36,13 +37,11 @@ class SqlRemoval:
         self._search = search
 
     def marked(self, kind: RemovableKind) -> Iterator[Marked]:
-        files = (
-            select(artifacts.c.run, func.count().label("files"), func.sum(artifacts.c.size_bytes).label("size"))
-            .group_by(artifacts.c.run)
-            .subquery()
-        )
         query, id = self._of_kind(kind)
-        query = query.add_columns(files.c.files, files.c.size).outerjoin(files, files.c.run == id)
+        of_it = artifacts.c.run == id  # asked for what is marked only: most files belong to what is not
+        files = select(func.count()).where(of_it).scalar_subquery()
+        size = select(func.sum(artifacts.c.size_bytes)).where(of_it).scalar_subquery()
+        query = query.add_columns(files.label("files"), size.label("size"))
         for row in self._session.connection.execute(query.order_by(id).execution_options(yield_per=1000)):
             at = parse_instant(row.deleted_at)
             experiment = DEFAULT if row.experiment is None else str(row.experiment)
@@ -53,29 +52,39 @@ class SqlRemoval:
             query = select(table.c.id).where(table.c.experiment == int(experiment))
             yield from self._session.connection.execute(query).scalars()
 
-    def remove(self, marked: Marked) -> Tombstone | None:
+    def remove(self, given: Sequence[Marked]) -> list[Tombstone]:
         session = self._session
         number = session.take()  # before anything else is locked: all writers wait for each other here
-        if not self._is_still(marked) or (marked.kind == "experiment" and any(self.contents(marked.id))):
-            return None
-        files, size = SqlArtifacts(session).size(marked.id) if marked.kind != "experiment" else (0, 0)
-        detail = {"name": marked.name, "experiment": marked.experiment, "files": files, "size_bytes": size}
-        event = self._journal.note("removed", marked.ref, detail)
-        if marked.kind == "run":
-            self._remove_run(marked.id, number)
-        elif marked.kind == "logged-model":
-            self._delete(logged_model_points, "model", marked.id)
-            self._delete(artifacts, "run", marked.id)
-            self._delete(logged_models, "id", marked.id)
-        else:
-            self._delete(input_datasets, "experiment", int(marked.id))
-            self._delete(experiments, "id", int(marked.id))
-            SqlArtifacts(session).remove(NOBODY, marked.id)
-        stone = Tombstone(marked.ref, marked.name, marked.experiment, event.at, event.seq, files, size)
-        kept = {**stone._asdict(), "at": format_instant(stone.at)}
-        insert = session.insert(tombstones).values(kept)
-        session.connection.execute(insert.on_conflict_do_update(index_elements=["ref"], set_=kept))
-        return stone
+        still = self._still(given)
+        files = self._files([one.id for one in still if one.kind != "experiment"])
+        stones: list[Tombstone] = []
+        ids: dict[str, list[Any]] = {"run": [], "logged-model": [], "experiment": []}
+        for one in still:
+            if one.kind == "experiment" and self._is_in_use(one.id, {*ids["run"], *ids["logged-model"]}):
+                continue
+            count, size = files.get(one.id, (0, 0)) if one.kind != "experiment" else (0, 0)
+            detail = {"name": one.name, "experiment": one.experiment, "files": count, "size_bytes": size}
+            event = self._journal.note("removed", one.ref, detail)
+            stones.append(Tombstone(one.ref, one.name, one.experiment, event.at, event.seq, count, size))
+            ids[one.kind].append(int(one.id) if one.kind == "experiment" else one.id)
+        self._remove_runs(ids["run"], number)
+        for table, column in ((logged_model_points, "model"), (artifacts, "run"), (logged_models, "id")):
+            self._delete(table, column, ids["logged-model"])
+        for table, column in (
+            (input_datasets, "experiment"),
+            (scorers, "experiment"),
+            (evaluation_set_experiments, "experiment"),
+            (experiments, "id"),
+        ):
+            self._delete(table, column, ids["experiment"])
+        for id in ids["experiment"]:
+            SqlArtifacts(session).remove(NOBODY, str(id))
+        kept = [{**stone._asdict(), "at": format_instant(stone.at)} for stone in stones]
+        if kept:
+            insert = session.insert(tombstones)
+            changed = {name: insert.excluded[name] for name in kept[0] if name != "ref"}
+            session.connection.execute(insert.on_conflict_do_update(index_elements=["ref"], set_=changed), kept)
+        return stones
 
     def tombstone(self, ref: str) -> Tombstone | None:
         row = self._session.connection.execute(select(tombstones).where(tombstones.c.ref == ref)).one_or_none()
@@ -97,26 +106,56 @@ class SqlRemoval:
         joined = logged_models.outerjoin(experiments, experiments.c.id == logged_models.c.experiment)
         return found.select_from(joined).where(marked.is_not(None)), logged_models.c.id
 
-    def _is_still(self, marked: Marked) -> bool:
-        query, _ = self._of_kind(marked.kind)
-        table = {"run": runs, "logged-model": logged_models, "experiment": experiments}[marked.kind]
-        id: Any = int(marked.id) if marked.kind == "experiment" else marked.id
-        row = self._session.connection.execute(query.where(table.c.id == id)).one_or_none()
-        return row is not None and _same(row.deleted_at, marked.deleted_at)
+    def _still(self, given: Sequence[Marked]) -> list[Marked]:
+        """Return those that are marked as they were, in the order given."""
+        found: dict[tuple[str, str], str] = {}
+        for kind, table in (("run", runs), ("logged-model", logged_models), ("experiment", experiments)):
+            wanted: list[Any] = [one.id for one in given if one.kind == kind]
+            if kind == "experiment":
+                wanted = list(map(int, wanted))
+            query, _ = self._of_kind(kind)  # type: ignore[arg-type]
+            for some in _chunks(wanted):
+                for row in self._session.connection.execute(query.where(table.c.id.in_(some))):
+                    found[kind, str(row.id)] = row.deleted_at
+        return [
+            one
+            for one in dict.fromkeys(given)
+            if (at := found.get((one.kind, one.id))) is not None and parse_instant(at) == one.deleted_at
+        ]
 
-    def _remove_run(self, id: str, number: int) -> None:
-        remove_points(self._session, id)
-        for table in (logged_model_points, artifacts):
-            self._delete(table, "run", id)
-        self._delete(runs, "id", id)
-        self._search.drop(Ref("run", id))
-        insert = self._session.insert(removed_runs).values(run=id, revision=number)
-        told = insert.on_conflict_do_update(index_elements=["run"], set_={"revision": number})
-        self._session.connection.execute(told)
+    def _files(self, owners: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return how many files owners have, and their bytes."""
+        found: dict[str, tuple[int, int]] = {}
+        for some in _chunks(owners):
+            query = select(artifacts.c.run, func.count(), func.sum(artifacts.c.size_bytes))
+            query = query.where(artifacts.c.run.in_(some)).group_by(artifacts.c.run)
+            for owner, count, size in self._session.connection.execute(query):
+                found[owner] = int(count), int(size)
+        return found
 
-    def _delete(self, table: Any, column: str, value: Any) -> None:
-        self._session.connection.execute(delete(table).where(table.c[column] == value))
+    def _is_in_use(self, experiment: str, leaving: Collection[str]) -> bool:
+        if any(id not in leaving for id in self.contents(experiment)):
+            return True
+        query = select(traces.c.id).where(traces.c.experiment == int(experiment)).limit(1)
+        return self._session.connection.execute(query).one_or_none() is not None
+
+    def _remove_runs(self, ids: Sequence[str], number: int) -> None:
+        if not ids:
+            return
+        for table in (point_journal, point_chunks, logged_model_points, artifacts):
+            self._delete(table, "run", ids)
+        self._delete(runs, "id", ids)
+        self._search.drop(*(Ref("run", id) for id in ids))
+        told = self._session.insert(removed_runs).on_conflict_do_update(
+            index_elements=["run"], set_={"revision": number}
+        )
+        self._session.connection.execute(told, [{"run": id, "revision": number} for id in ids])
+
+    def _delete(self, table: Any, column: str, values: Sequence[Any]) -> None:
+        for some in _chunks(values):
+            self._session.connection.execute(delete(table).where(table.c[column].in_(some)))
 
 
-def _same(text: str, instant: datetime) -> bool:
-    return parse_instant(text) == instant
+def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), _AT_ONCE):
+        yield values[start : start + _AT_ONCE]

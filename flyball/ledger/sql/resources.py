@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,17 @@ from flyball.ledger.sql.tables import references, resources
 if TYPE_CHECKING:
     from flyball.ledger.sql.search import SqlSearch
 
-__all__ = ["SqlResources", "as_resource"]
+__all__ = ["SqlResources", "as_resource", "find_resource"]
 
-_ONE = select(resources).where(resources.c.kind == bindparam("kind"), resources.c.name == bindparam("name"))
+_COLUMNS = "kind, name, spec, status, labels, owner, generation, revision, created_at, updated_at"
+# Asked at every publication, so they go to the driver as they are.
+_ONE = f"SELECT {_COLUMNS} FROM resources WHERE kind = ? AND name = ?"
+_EACH = f"SELECT {_COLUMNS} FROM resources WHERE kind = ? ORDER BY name"
 _OF_KIND = select(resources).where(resources.c.kind == bindparam("kind")).order_by(resources.c.name)
 _PAGE = _OF_KIND.limit(bindparam("limit")).offset(bindparam("offset"))
 _COUNT = select(func.count()).select_from(resources).where(resources.c.kind == bindparam("kind"))
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # words that JSON writes as they are
+_AT_ONCE = 200  # resources read together where all may have to be looked at
 _ALL = select(resources).order_by(resources.c.kind, resources.c.name)
 
 
@@ -47,18 +53,31 @@ class SqlResources:
         return found
 
     def find(self, kind: str, name: str) -> Resource | None:
-        row = self._session.connection.execute(_ONE, {"kind": kind, "name": name}).one_or_none()
-        return as_resource(row) if row is not None else None
+        return find_resource(self._session, kind, name)
 
     def all(self, kind: str | None = None, labels: Mapping[str, str] | None = None) -> list[Resource]:
-        execute = self._session.connection.execute
-        found = [as_resource(row) for row in (execute(_ALL) if kind is None else execute(_OF_KIND, {"kind": kind}))]
+        if kind is None:
+            found = [as_resource(row) for row in self._session.connection.execute(_ALL)]
+        else:
+            found = [_resource(row) for row in self._session.raw(_EACH, (kind,)).fetchall()]
         return [r for r in found if all(r.labels.get(k) == v for k, v in (labels or {}).items())]
 
     def page(self, kind: str, offset: int, limit: int) -> tuple[list[Resource], int]:
         execute = self._session.connection.execute
         found = [as_resource(row) for row in execute(_PAGE, {"kind": kind, "offset": offset, "limit": limit})]
         return found, int(execute(_COUNT, {"kind": kind}).scalar_one())
+
+    def likely(self, kind: str, words: Sequence[str] = ()) -> Iterator[Resource]:
+        text = func.lower(resources.c.name + " " + cast(resources.c.spec, Text))
+        plain = [word.lower() for word in words if _PLAIN.fullmatch(word)]
+        query = _OF_KIND.where(*(text.contains(word, autoescape=True) for word in plain)).limit(_AT_ONCE)
+        after = ""
+        while True:
+            rows = self._session.connection.execute(query.where(resources.c.name > after), {"kind": kind}).all()
+            yield from map(as_resource, rows)
+            if len(rows) < _AT_ONCE:
+                return
+            after = rows[-1].name
 
     def spec_values(self, kind: str, *fields: str) -> list[tuple[Any, ...]]:
         texts = [cast(resources.c.spec[field], Text).label(field) for field in fields]
@@ -226,6 +245,22 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
     """Return the top-level fields that differ, as {field: [old, new]}, for the journal."""
     fields = {k: [before.get(k), after.get(k)] for k in {*before, *after} if before.get(k) != after.get(k)}
     return {"fields": fields} if fields else {}
+
+
+def find_resource(session: Session, kind: str, name: str) -> Resource | None:
+    """Return a resource, None where there is none."""
+    row = session.raw(_ONE, (kind, name)).fetchone()
+    return _resource(row) if row is not None else None
+
+
+def _resource(row: Sequence[Any]) -> Resource:
+    """Return the resource that the driver's row of `_COLUMNS` holds; PostgreSQL's reads JSON by itself."""
+    kind, name, *told, owner, generation, revision, created_at, updated_at = row
+    if owner is not None:
+        parse_ref(owner)
+    spec, status, labels = (orjson.loads(text) if isinstance(text, str) else text for text in told)
+    made, changed = parse_instant(created_at), parse_instant(updated_at)
+    return Resource(kind, name, spec, status, labels, owner, generation, revision, made, changed)
 
 
 def as_resource(row: Row[Any]) -> Resource:

@@ -6,10 +6,9 @@ What trackers call thousands of times a second goes to the driver directly (`Ses
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,11 +17,11 @@ from flyball.clock import format_instant, parse_instant
 from flyball.errors import Conflict, InvalidInput, NotFound, listed
 from flyball.ledger.experiments import DEFAULT, InputDataset
 from flyball.ledger.journal import Journal
-from flyball.ledger.points import Point, kept_value, newest
+from flyball.ledger.points import Point, PointColumns, kept_value, newest
 from flyball.ledger.refs import check_name
 from flyball.ledger.runs import FINISHED, IN_EXPERIMENTS, NAME_TAG, Artifact, Run, RunStatus, as_text
 from flyball.ledger.sql.experiments import SqlExperiments
-from flyball.ledger.sql.packing import columns_of, unpack
+from flyball.ledger.sql.packing import unpack
 from flyball.ledger.sql.sealing import append, dumped_latest, fold, loaded_latest, remove_points
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.tables import runs
@@ -355,6 +354,13 @@ class SqlRuns:
         query = "SELECT path, digest, size_bytes FROM artifacts WHERE run = ? ORDER BY path"
         return [Artifact(*row) for row in self._session.raw(query, (self.get(id).id,))]
 
+    def outputs(self) -> Iterator[tuple[str, list[Any]]]:
+        query = "SELECT id, result FROM runs WHERE CAST(result AS TEXT) LIKE ?"
+        for id, result in self._session.raw(query, ('%"outputs"%',)):
+            outputs = _loaded(result).get("outputs")
+            if isinstance(outputs, list):
+                yield id, outputs
+
     def rewrite(
         self,
         id: str,
@@ -527,28 +533,21 @@ def _refuse_deleted(id: str, deleted_at: Any) -> None:
         raise Conflict(f"The run {id} must be in the 'active' state. Current state is deleted.")
 
 
-def _checked(points: Iterable[Point]) -> list[Point]:
+def _checked(points: Iterable[Point]) -> PointColumns:
     """Return points as they are kept. Raises InvalidInput before anything is written."""
-    kept = list(points)
-    if not kept:
-        return kept
-    keys, values, steps, ats = columns_of(kept)
-    for key in set(keys):
+    kept = PointColumns.of(points)
+    for key in set(kept.keys):
         if not key or "\0" in key or (not key.isascii() and _is_broken(key)):
             raise InvalidInput(f"{key[:80]!r} cannot be the name of a metric; write text without NUL")
-    if not ({*map(type, steps), *map(type, ats)} <= _WHOLE and _fits(steps, -_I64) and _fits(ats, 0)):
-        bad = next(p for p in kept if not (_is_whole(p.step, -_I64) and _is_whole(p.at_ms, 0)))
+    if kept.is_plain:
+        return kept
+    bad = next((p for p in kept if not (_is_whole(p.step, -_I64) and _is_whole(p.at_ms, 0))), None)
+    if bad is not None:
         raise InvalidInput(
             f"the metric {bad.key} has step {bad.step!r} at {bad.at_ms!r} ms; "
             "expected a whole step of 64 bits and a whole time since 1970"
         )
-    if {float} != set(map(type, values)) or not all(map(isfinite, values)):
-        kept = [Point(key, kept_value(value), step, at) for key, value, step, at in kept]
-    return kept
-
-
-def _fits(numbers: Sequence[int], least: int) -> bool:
-    return least <= min(numbers) and max(numbers) < _I64
+    return PointColumns(kept.keys, list(map(kept_value, kept.values)), kept.steps, kept.ats)
 
 
 def _is_whole(number: Any, least: int) -> bool:
@@ -591,4 +590,3 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 _I64 = 2**63
-_WHOLE = frozenset({int})

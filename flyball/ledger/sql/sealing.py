@@ -12,20 +12,22 @@ whoever reads.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
 import orjson
 
-from flyball.ledger.points import Point, newest
+from flyball.ledger.points import Point, PointColumns, newest
 from flyball.ledger.sql.packing import (
     MOST_POINTS,
+    Chunk,
     Columns,
     Packed,
-    columns_of,
     in_order,
     pack,
+    pack_arrays,
     pack_chunk,
     unpack,
     unpack_chunk,
@@ -55,7 +57,10 @@ _DUE = (
     "FROM point_journal AS j JOIN runs AS r ON r.id = j.run WHERE j.run = ?"
 )
 _LATEST = "SELECT latest, folded FROM runs WHERE id = ?"
-_SMALL_CHUNKS = "SELECT part, data FROM point_chunks WHERE run = ? AND key = ? AND count < ? ORDER BY part LIMIT ?"
+_SMALL_COUNT = "SELECT count(*) FROM point_chunks WHERE run = ? AND key = ? AND count < ?"
+_SMALL_CHUNKS = (
+    "SELECT part, data FROM point_chunks WHERE run = ? AND key = ? AND count < ? ORDER BY first_at, first_step LIMIT ?"
+)
 _FOLD = "UPDATE runs SET latest = ?, folded = ?, revision = ? WHERE id = ?"
 _ROWS = "SELECT id, data FROM point_journal WHERE run = ? AND id > ? ORDER BY id"
 _LAST_ROWS = (
@@ -65,28 +70,25 @@ _LAST_ROWS = (
 _OPEN_ROWS = "SELECT id, data FROM point_journal WHERE run = ? AND id > ? AND count < ? ORDER BY id"
 
 
-def append(session: Session, run: str, points: Sequence[Point]) -> None:
+def append(session: Session, run: str, points: PointColumns) -> None:
     """Write the points of a request. The caller has checked that they may be written, and made them fit to keep."""
     if len(points) < _TO_CHUNK:
         number = session.take()
         session.raw(_ROW, (number, run, len(points), pack(points)))
         is_due = _chance(number, _LOOK)
     else:
-        by_key: dict[str, list[Point]] = defaultdict(list)
-        for point in points:
-            by_key[point.key].append(point)
-        many = {key: found for key, found in by_key.items() if len(found) >= _TO_CHUNK}
-        few = [point for point in points if point.key not in many] if many else points
+        many, few = _parted(points)
         for start in range(0, len(few), MOST_POINTS):
             part = few[start : start + MOST_POINTS]
             session.raw(_ROW, (session.take(), run, len(part), pack(part)))
         for key, found in many.items():
-            _write_chunks(session, run, key, in_order([_columns(found)]))
+            _write_chunks(session, run, key, in_order([found]))
             if _chance(session.take(), _LOOK_AT_CHUNKS):
                 _join_small(session, run, key)
         if many:
             kept, folded = session.raw(_LATEST, (run,)).fetchone()
-            latest = newest((point for found in many.values() for point in _last(found)), loaded_latest(kept))
+            tops = (point for key, found in many.items() for point in _last(key, found))
+            latest = newest(tops, loaded_latest(kept))
             session.raw(_FOLD, (dumped_latest(latest), folded, session.take(), run))
         is_due = bool(few) and (len(few) >= MOST_POINTS // 16 or _chance(session.take(), _LOOK))
     if is_due:
@@ -184,8 +186,11 @@ def _write_chunks(session: Session, run: str, key: str, columns: Columns) -> Non
     ats, steps, values = columns
     for start in range(0, len(values), MOST_POINTS):
         part = slice(start, start + MOST_POINTS)
-        chunk = pack_chunk(Columns(ats[part], steps[part], values[part]))
-        session.raw(_CHUNK, (run, key, session.take(), *chunk))
+        _write_chunk(session, run, key, pack_chunk(Columns(ats[part], steps[part], values[part])))
+
+
+def _write_chunk(session: Session, run: str, key: str, chunk: Chunk) -> None:
+    session.raw(_CHUNK, (run, key, session.take(), *chunk))
 
 
 def _candidates(packed: Packed) -> list[Point]:
@@ -200,27 +205,55 @@ def _candidates(packed: Packed) -> list[Point]:
     return [Point(packed.names[place], value, step, at) for place, value, step, at in rows if step == tops[place]]
 
 
-def _last(points: Sequence[Point]) -> list[Point]:
+def _parted(points: PointColumns) -> tuple[dict[str, Columns], PointColumns]:
+    """Return by key the points of metrics that have so many as to get chunks, and the other points."""
+    if points.keys.count(points.keys[0]) == len(points):
+        return {points.keys[0]: Columns(points.ats, points.steps, points.values)}, points[:0]
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, key in enumerate(points.keys):
+        places[key].append(place)
+    many, few = dict[str, Columns](), list[int]()
+    for key, found in places.items():
+        if len(found) >= _TO_CHUNK:
+            chosen = itemgetter(*found)
+            many[key] = Columns(chosen(points.ats), chosen(points.steps), chosen(points.values))
+        else:
+            few += found
+    return many, PointColumns.of(points[place] for place in sorted(few)) if many else points
+
+
+def _last(key: str, columns: Columns) -> list[Point]:
     """Return those of the highest step: few, of points of one metric."""
-    top = max(map(_STEP, points))
-    return [point for point in points if point.step == top]
+    ats, steps, values = columns
+    top = max(steps)
+    if steps[-1] == top and steps.count(top) == 1:
+        return [Point(key, values[-1], top, ats[-1])]
+    return [Point(key, values[n], top, ats[n]) for n, step in enumerate(steps) if step == top]
 
 
 def _join_small(session: Session, run: str, key: str) -> None:
     """Make the oldest small chunks of a metric into few large ones, where there are enough of them."""
-    rows = session.raw(_SMALL_CHUNKS, (run, key, _SMALL, _JOINED)).fetchall()
-    if len(rows) < _JOINED:
+    (count,) = session.raw(_SMALL_COUNT, (run, key, _SMALL)).fetchone()
+    if count < _JOINED:
         return
-    chunks = (unpack_chunk(bytes(data)) for _, data in rows)
-    joined = in_order([Columns(*(column.tolist() for column in chunk)) for chunk in chunks])
+    rows = session.raw(_SMALL_CHUNKS, (run, key, _SMALL, _JOINED)).fetchall()
+    chunks = [unpack_chunk(bytes(data)) for _, data in rows]
     for part, _ in rows:
         session.raw("DELETE FROM point_chunks WHERE run = ? AND key = ? AND part = ?", (run, key, part))
-    _write_chunks(session, run, key, joined)
+    if all(_ends(before, -1) < _ends(after, 0) for before, after in pairwise(chunks)):
+        import numpy as np  # as in `packing`
+
+        ats, steps, values = (np.concatenate(columns) for columns in zip(*chunks, strict=True))
+        for start in range(0, len(values), MOST_POINTS):
+            part = slice(start, start + MOST_POINTS)
+            _write_chunk(session, run, key, pack_arrays(ats[part], steps[part], values[part]))
+        return
+    _write_chunks(session, run, key, in_order([Columns(*(column.tolist() for column in chunk)) for chunk in chunks]))
 
 
-def _columns(points: Iterable[Point]) -> Columns:
-    _, values, steps, ats = columns_of(points)
-    return Columns(ats, steps, values)
+def _ends(chunk: tuple[Any, Any, Any], place: int) -> tuple[int, int]:
+    ats, steps, _ = chunk
+    return int(ats[place]), int(steps[place])
 
 
 def _by_key(packed: Packed) -> Iterable[tuple[str, Columns]]:
@@ -242,5 +275,4 @@ def _chance(number: int, one_in: int) -> bool:
 
 
 _NAN = float("nan")
-_STEP = itemgetter(2)
 _BEYOND = 2**64

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, text
+from sqlalchemy import Connection, Row, func, insert, select, text
 
 from flyball.clock import format_instant, parse_instant
 from flyball.errors import InvalidInput
@@ -29,9 +30,9 @@ from flyball.ledger.runs import Run
 from flyball.ledger.search import FORMS, Filter, Found, Hit, Query, Term, match, parse_query, snippet
 from flyball.ledger.sql import entries as of
 from flyball.ledger.sql.entries import Entry
-from flyball.ledger.sql.resources import as_resource
+from flyball.ledger.sql.resources import find_resource
 from flyball.ledger.sql.session import Session, raw
-from flyball.ledger.sql.tables import resources, search_entries, versions
+from flyball.ledger.sql.tables import search_entries, versions
 from flyball.ledger.versions import Version
 from flyball.ledger.words import LONGEST, cut
 
@@ -60,14 +61,12 @@ _INSERT_ONE = (
 )
 _NAMES = tuple(Entry.__dataclass_fields__)
 _FEW = 16  # entries; as many statements are quicker than to have SQLAlchemy make one
-_DROP_ENTRY = "DELETE FROM search_entries WHERE ref = ? RETURNING id"
-_DROP = "DELETE FROM search_text WHERE rowid = ?"
+_DROPPED = 500  # entries dropped by one statement
 # Asked at every change, and made once: making a statement takes longer than the database takes to answer it.
 _ENTRY = f"SELECT {_FIELDS} FROM search_entries WHERE ref = ?"
 _SAID = "SELECT description FROM notes WHERE kind = ? AND name = ? AND number = ?"
 _TAGS = "SELECT key, value FROM note_tags WHERE kind = ? AND name = ? AND number = ? ORDER BY key"
 _INSERT_ENTRY = insert(search_entries).returning(search_entries.c.id, sort_by_parameter_order=True)
-_RESOURCE = select(resources).where(resources.c.kind == bindparam("kind"), resources.c.name == bindparam("name"))
 # As a value, not by EXISTS, which PostgreSQL joins with all entries before it takes the first fifty.
 _IN_TIME = " AND (SELECT e.at FROM search_entries AS e WHERE e.id = search_text.rowid) BETWEEN :after AND :before"
 
@@ -77,7 +76,7 @@ class SqlSearch:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._dialect = session.connection.dialect.name
+        self._dialect = session.dialect
         self._pending: dict[str, tuple[Run, bool]] = {}
 
     # -- finding
@@ -168,11 +167,10 @@ class SqlSearch:
         if not is_new:
             self._replace(of.of_version(version, self._note(version.kind, version.name, version.number)))
             return
-        insert_entries(self._session.connection, [of.of_version(version)])
-        of_it = {"kind": version.kind, "name": version.name}
-        row = self._session.connection.execute(_RESOURCE, of_it).one_or_none()
-        if row is not None:
-            self._replace(of.of_resource(as_resource(row), version.metadata, self._note(version.kind, version.name)))
+        _insert_few(self._session.raw, self._dialect, [of.of_version(version)])
+        resource = find_resource(self._session, version.kind, version.name)
+        if resource is not None:
+            self._replace(of.of_resource(resource, version.metadata, self._note(version.kind, version.name)))
 
     def keep_run(self, run: Run, *, is_new: bool) -> None:
         """Index a run, or index it anew: once a transaction, however often it changes there."""
@@ -182,7 +180,11 @@ class SqlSearch:
     def flush(self) -> None:
         """Write the entries of the runs that changed."""
         pending, self._pending = self._pending, {}
-        insert_entries(self._session.connection, [of.of_run(run) for run, is_new in pending.values() if is_new])
+        fresh = [of.of_run(run) for run, is_new in pending.values() if is_new]
+        if len(fresh) > _FEW:
+            insert_entries(self._session.connection, fresh)
+        else:
+            _insert_few(self._session.raw, self._dialect, fresh)
         for run, is_new in pending.values():
             if not is_new:
                 self._replace(of.of_run(run))
@@ -191,12 +193,20 @@ class SqlSearch:
         """Forget the changes that were not written yet, because they were undone."""
         self._pending.clear()
 
-    def drop(self, target: Ref) -> None:
+    def drop(self, *targets: Ref) -> None:
         """Take what was deleted out of the index."""
-        if target.kind == "run":
-            self._pending.pop(target.name, None)
-        for (number,) in self._session.raw(_DROP_ENTRY, (str(target),)).fetchall():
-            self._session.raw(_DROP, (number,))
+        for target in targets:
+            if target.kind == "run":
+                self._pending.pop(target.name, None)
+        for start in range(0, len(targets), _DROPPED):
+            some = [str(target) for target in targets[start : start + _DROPPED]]
+            marks = ", ".join("?" for _ in some)
+            found = self._session.raw(
+                f"DELETE FROM search_entries WHERE ref IN ({marks}) RETURNING id", some
+            ).fetchall()
+            if found:
+                marks = ", ".join("?" for _ in found)
+                self._session.raw(f"DELETE FROM search_text WHERE rowid IN ({marks})", [row[0] for row in found])
 
     def _note(self, kind: str, name: str, number: int = 0) -> Note:
         """Return what is said of a thing, as far as a search looks at it."""
@@ -212,22 +222,26 @@ class SqlSearch:
             if replace(entry, at=before.at) == before:
                 return
             self.drop(parse_ref(entry.ref))
-        insert_entries(self._session.connection, [entry])
+        _insert_few(self._session.raw, self._dialect, [entry])
 
 
 def insert_entries(connection: Connection, given: Sequence[Entry]) -> None:
     """Add entries and their words; the caller has made sure that none of them is there."""
     dialect = connection.dialect.name
     if len(given) <= _FEW:
-        for entry in given:
-            values = [_dumped(value) if type(value) is tuple else value for value in entry.__dict__.values()]
-            (number,) = raw(connection, _INSERT_ONE, values).fetchone()
-            raw(connection, _INSERT_WORDS[dialect], (number, _text(of.tokens(entry), dialect)))
+        _insert_few(partial(raw, connection), dialect, given)
         return
     rows = [{**entry.__dict__, "columns": list(entry.columns), "tags": list(entry.tags)} for entry in given]
     numbers = connection.execute(_INSERT_ENTRY, rows).scalars().all()
     kept = [{"id": n, "words": _text(of.tokens(e), dialect)} for n, e in zip(numbers, given, strict=True)]
     connection.execute(_INSERT[dialect], kept)
+
+
+def _insert_few(execute: Callable[..., Any], dialect: str, given: Sequence[Entry]) -> None:
+    for entry in given:
+        values = [_dumped(value) if type(value) is tuple else value for value in entry.__dict__.values()]
+        (number,) = execute(_INSERT_ONE, values).fetchone()
+        execute(_INSERT_WORDS[dialect], (number, _text(of.tokens(entry), dialect)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.dialects import sqlite
 
 from flyball.clock import Clock
@@ -41,16 +41,45 @@ def _written(statement: str, dialect: str) -> str:
 
 
 class Session:
-    """One transaction's connection; without an actor it may only read."""
+    """One transaction's connection; without an actor it may only read.
 
-    def __init__(self, connection: Connection, clock: Clock, actor: str | None, cause: int | None) -> None:
-        self.connection = connection
+    The transaction is begun by the driver, and SQLAlchemy's connection is made for who asks for one: most writes of
+    trackers never do, and it costs as much as all their statements.
+    """
+
+    def __init__(
+        self, engine: Engine, borrowed: PoolProxiedConnection, clock: Clock, actor: str | None, cause: int | None
+    ) -> None:
+        self._engine = engine
+        self._borrowed = borrowed
+        self._connection: Connection | None = None
         self.clock = clock
         self._actor = actor
         self.cause = cause
         self._numbers = (0, 0)  # the next, and the first that is not ours
-        self._dialect = connection.dialect.name
-        self._execute: Any = None
+        self.dialect = engine.dialect.name
+        self._execute: Any = borrowed.driver_connection.execute  # type: ignore[union-attr]
+
+    def begin(self, begin: str) -> None:
+        """Begin as told; PostgreSQL's driver does so by itself."""
+        if self.dialect == "sqlite":
+            self._execute(begin)
+
+    def commit(self) -> None:
+        (self._borrowed if self._connection is None else self._connection).commit()
+
+    def close(self) -> None:
+        """Give the connection back; what was not committed is undone."""
+        (self._borrowed if self._connection is None else self._connection).close()
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection, within the transaction."""
+        if self._connection is None:
+            found = Connection(self._engine, self._borrowed).execution_options(flyball_begin="")
+            found.begin()
+            self._connection = found
+        return self._connection
 
     @property
     def actor(self) -> str:
@@ -61,9 +90,7 @@ class Session:
 
     def raw(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Execute plain SQL; see `raw`."""
-        if self._execute is None:
-            self._execute = _driver(self.connection).execute
-        return self._execute(_written(statement, self._dialect), values)
+        return self._execute(_written(statement, self.dialect), values)
 
     def take(self) -> int:
         """Return the next number for a change of a run or for points, and hold the journal until the commit.
@@ -103,7 +130,7 @@ class Session:
     def insert(self, table: Any) -> Any:
         """Return the dialect's INSERT, which both databases extend by ON CONFLICT in the same way."""
         assert self.actor
-        if self.connection.dialect.name == "postgresql":
+        if self.dialect == "postgresql":
             from sqlalchemy.dialects import postgresql  # not needed, and slow to import, without that database
 
             return postgresql.insert(table)

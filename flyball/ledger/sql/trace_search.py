@@ -7,6 +7,7 @@ read for a batch: marks, assessments, links, spans' texts. A search reads a boun
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,8 @@ _ORDERS = {
     "end_ms": traces.c.at_ms + func.coalesce(traces.c.took_ms, 0),
     "run": traces.c.run,
 }
+_ESCAPED = re.compile(r"[^ !#$&-\[\]^`-~]")  # all but plain characters without wildcards
+_WILD = re.compile(r"[%_\\\n]")  # what a pattern does not take as it is, perhaps
 _LONGEST_KEPT = 200  # characters of a name in a column; a longer one is tested by its tag
 
 Test = Callable[[Row[Any], "_Batch"], bool]
@@ -105,7 +108,8 @@ class TraceSearch:
             self._where(_compared(_COLUMNS[key], operator, value))
         elif kind == "attribute" and key == "text":
             self._needs.add("spans")
-            self._tests.append(lambda row, batch: any(holds(text) for text in batch.texts(row.id)))
+            needles = _needles([condition])
+            self._tests.append(lambda row, batch: any(holds(text) for text in batch.texts(row.id, needles)))
         elif kind == "attribute" and key == "prompt":
             self._where(_linked("prompt", value))
         elif (kind == "attribute" and key == "run") or (kind == "metadata" and key == RUN):
@@ -190,7 +194,10 @@ class TraceSearch:
             )
             return
         self._needs.add("spans")
-        self._tests.append(lambda row, batch: any(_span_holds(text, conditions) for text in batch.texts(row.id)))
+        needles = _needles(conditions)
+        self._tests.append(
+            lambda row, batch: any(_span_holds(text, conditions) for text in batch.texts(row.id, needles))
+        )
 
     def _where(self, condition: ColumnElement[bool]) -> None:
         self._query = self._query.where(condition)
@@ -217,11 +224,32 @@ class _Batch:
             for row in run(query):
                 self._parts[row.trace].append(row.data)
 
-    def texts(self, id: str) -> Iterator[str]:
+    def texts(self, id: str, needles: Sequence[bytes] = ()) -> Iterator[str]:
+        """Yield the texts of a trace's spans; of parts that lack one of the needles, none."""
         for data in self._parts[id]:
-            text = zlib.decompress(data).decode("utf-8", "surrogatepass")
+            text = zlib.decompress(data)
             self.read += len(text)
-            yield from text.split("\n")
+            if all(needle in text for needle in needles):
+                yield from text.decode("utf-8", "surrogatepass").split("\n")
+
+
+def _needles(conditions: Sequence[TraceCondition]) -> tuple[bytes, ...]:
+    """Return what stands in the text of every span for which conditions hold: to look for it is far the quickest test.
+
+    Of a pattern that tells capitals apart, its longest piece without wildcards; of an attribute, its name as well.
+    """
+    found: list[str] = []
+    for condition in conditions:
+        attribute = condition.key.removeprefix("attributes.")
+        if attribute != condition.key:
+            found.append(f"{json.dumps(attribute, ensure_ascii=False)}: ")
+        if condition.operator not in ("LIKE", "=") or not isinstance(condition.value, str) or not condition.value:
+            continue
+        if attribute != condition.key:  # a text of JSON within JSON, where some characters are written otherwise
+            found.append(max(_ESCAPED.split(condition.value), key=len))
+        elif condition.key in ("text", "content"):
+            found.append(max(_WILD.split(condition.value), key=len))
+    return tuple(needle.encode("utf-8", "surrogatepass") for needle in found if needle)
 
 
 def _span_holds(text: str, conditions: Sequence[TraceCondition]) -> bool:

@@ -12,15 +12,16 @@ import orjson
 from sqlalchemy import Row, delete, func, insert, select, update
 
 from flyball.errors import NotFound
-from flyball.ledger.artifacts import location_of
+from flyball.ledger.artifacts import NOBODY, location_of, proxied
 from flyball.ledger.journal import Journal
+from flyball.ledger.sql.artifacts import SqlArtifacts
 from flyball.ledger.sql.assessments import SqlAssessments
 from flyball.ledger.sql.experiments import SqlExperiments
 from flyball.ledger.sql.session import Session
 from flyball.ledger.sql.trace_search import TraceSearch
 from flyball.ledger.sql.trace_tables import assessments as assessments_table
 from flyball.ledger.sql.trace_tables import trace_links as links
-from flyball.ledger.sql.trace_tables import trace_marks as marks
+from flyball.ledger.sql.trace_tables import trace_marks as marks_table
 from flyball.ledger.sql.trace_tables import trace_spans as parts
 from flyball.ledger.sql.trace_tables import traces
 from flyball.ledger.traces import (
@@ -30,6 +31,7 @@ from flyball.ledger.traces import (
     SESSION,
     Assessment,
     NewSpans,
+    SpanMark,
     Trace,
     TraceCondition,
     TraceOrder,
@@ -137,15 +139,47 @@ class SqlTraces:
         for some in _chunks(doomed):
             for table, column in (
                 (parts, parts.c.trace),
-                (marks, marks.c.trace),
+                (marks_table, marks_table.c.trace),
                 (links, links.c.trace),
                 (assessments_table, assessments_table.c.trace),
                 (traces, traces.c.id),
             ):
                 self._session.connection.execute(delete(table).where(column.in_(some)))
         if doomed:
-            self._journal.note("discarded", f"experiment/{experiment}", {"traces": len(doomed)})
+            files = SqlArtifacts(self._session)
+            count = sum(files.remove(NOBODY, folder) for folder in self.files_of(experiment, doomed))
+            detail = {"traces": len(doomed), **({"files": count} if count else {})}
+            self._journal.note("discarded", f"experiment/{experiment}", detail)
         return len(doomed)
+
+    def until(self, experiment: str, until_ms: int | None = None) -> Iterator[str]:
+        query = select(traces.c.id).where(traces.c.experiment == self._experiments.number(experiment))
+        if until_ms is not None:
+            query = query.where(traces.c.at_ms <= until_ms)
+        yield from self._session.connection.execute(query.execution_options(yield_per=10_000)).scalars()
+
+    def files_of(self, experiment: str, ids: Iterable[str]) -> dict[str, str]:
+        # By the experiment's place and the id, not by the tag, which anybody may set to a place of others.
+        location = self._experiments.get(experiment).artifact_location
+        whole = proxied(location)
+        if whole is None or not SqlArtifacts(self._session).below(NOBODY, f"{whole}/traces", limit=1):
+            return {}
+        return {proxied(location_of(experiment, location, f"traces/{id}")) or "": id for id in ids if "/" not in id}
+
+    def every(self, after: str = "", limit: int = 200) -> list[Trace]:
+        query = select(traces).where(traces.c.id > after).order_by(traces.c.id).limit(limit)
+        return self._said.with_assessments([trace_of(row) for row in self._session.connection.execute(query)])
+
+    def rewrite(self, trace: Trace, texts: Sequence[str] | None, marks: Iterable[SpanMark] = ()) -> None:
+        self._session.take()
+        self._session.connection.execute(update(traces).where(traces.c.id == trace.id).values(**_values(trace)))
+        for assessment in trace.assessments:
+            self._said.replace(assessment)
+        if texts is not None:
+            for table in (parts, marks_table):
+                self._session.connection.execute(delete(table).where(table.c.trace == trace.id))
+            self._add_part(trace.id, list(texts), is_first=True)
+            self._add_marks(NewSpans(trace.id, {}, frozenset(marks), lambda so_far, _: so_far or trace), is_first=True)
 
     def link(self, ids: Iterable[str], kind: Literal["run", "prompt"], target: str) -> None:
         assert self._session.actor
@@ -231,14 +265,14 @@ class SqlTraces:
         self._session.connection.execute(insert(parts).values(row))
 
     def _add_marks(self, spans: NewSpans, *, is_first: bool) -> None:
-        count = select(func.count()).select_from(marks).where(marks.c.trace == spans.trace)
+        count = select(func.count()).select_from(marks_table).where(marks_table.c.trace == spans.trace)
         room = _MOST_MARKS - (0 if is_first else self._session.connection.execute(count).scalar_one())
         rows = [
             {"trace": spans.trace, "name": m.name[:LONGEST_NAME], "type": m.type[:LONGEST_NAME], "status": m.status}
             for m in sorted(spans.marks)[: max(room, 0)]
         ]
         if rows:
-            self._session.connection.execute(self._session.insert(marks).on_conflict_do_nothing(), rows)
+            self._session.connection.execute(self._session.insert(marks_table).on_conflict_do_nothing(), rows)
 
     def _check_there(self, id: str, sentence: str = "Trace with ID '{id}' not found.") -> None:
         if self._session.connection.execute(select(traces.c.id).where(traces.c.id == id)).one_or_none() is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from flyball.ledger.journal import Journal
 from flyball.ledger.lineage import Lineage
 from flyball.ledger.refs import Ref, check_alias, check_name
 from flyball.ledger.sql.session import Session
-from flyball.ledger.sql.tables import alias_changes, journal_head, versions
+from flyball.ledger.sql.tables import alias_changes, versions
 from flyball.ledger.versions import AliasChange, Version
 
 if TYPE_CHECKING:
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlVersions", "as_version"]
 
-# Asked at every publication, and made once: making a statement takes longer than the database takes to answer it.
+# Asked at every publication, so they go to the driver as they are.
+_COLUMNS = "kind, name, number, digest, created_at, actor, run, event, metadata"
 _OF_NAME = (
-    select(versions)
-    .where(versions.c.kind == bindparam("kind"), versions.c.name == bindparam("name"), versions.c.deleted_at.is_(None))
-    .order_by(versions.c.number.desc())
-    .limit(bindparam("limit"))
+    f"SELECT {_COLUMNS} FROM versions WHERE kind = ? AND name = ? AND deleted_at IS NULL ORDER BY number DESC LIMIT ?"
 )
+_INSERT = f"INSERT INTO versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_HIGHEST = "SELECT max(number) FROM versions WHERE kind = ? AND name = ?"
+_HOLD = "UPDATE journal_head SET seq = seq"
+# Made once: making a statement takes longer than the database takes to answer it.
 _OF_KIND = (
     select(versions)
     .where(versions.c.kind == bindparam("kind"), versions.c.deleted_at.is_(None))
@@ -37,9 +39,6 @@ _OF_KIND = (
     .limit(bindparam("limit"))
 )
 _AT_ONCE = 400  # names of one statement
-_HIGHEST = "SELECT max(number) FROM versions WHERE kind = ? AND name = ?"
-_HOLD = update(journal_head).values(seq=journal_head.c.seq)
-_INSERT = versions.insert()
 
 
 class SqlVersions:
@@ -82,18 +81,9 @@ class SqlVersions:
         detail = {"digest": digest, "from": [str(source) for source, _ in sources]}
         event = self._journal.note("published", str(made), detail, cause)
         version = Version(kind, name, number, digest, event.at, event.actor, run, event.seq, kept)
-        row = {
-            "kind": kind,
-            "name": name,
-            "number": number,
-            "digest": digest,
-            "created_at": format_instant(event.at),
-            "actor": event.actor,
-            "run": run,
-            "event": event.seq,
-            "metadata": kept,
-        }
-        self._session.connection.execute(_INSERT, row)
+        told = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode()
+        at = format_instant(event.at)
+        self._session.raw(_INSERT, (kind, name, number, digest, at, event.actor, run, event.seq, told))
         for source, role in sources:
             self._lineage.link(source, made, role)
         self._search.keep_version(version, is_new=True)
@@ -102,7 +92,7 @@ class SqlVersions:
     def hold(self) -> None:
         # On PostgreSQL two publishers must not find the same newest number.
         assert self._session.actor
-        self._session.connection.execute(_HOLD)
+        self._session.raw(_HOLD)
 
     def get(self, kind: str, name: str, version: str | int = "latest", at: datetime | None = None) -> Version:
         wanted = str(version)
@@ -135,8 +125,9 @@ class SqlVersions:
         return as_version(row)
 
     def all(self, kind: str, name: str | None = None, limit: int = 1000) -> list[Version]:
-        asked = {"kind": kind, "limit": limit} | ({"name": name} if name is not None else {})
-        rows = self._session.connection.execute(_OF_KIND if name is None else _OF_NAME, asked)
+        if name is not None:
+            return [_version(row) for row in self._session.raw(_OF_NAME, (kind, name, limit)).fetchall()]
+        rows = self._session.connection.execute(_OF_KIND, {"kind": kind, "limit": limit})
         return [as_version(row) for row in rows]
 
     def digests(self, kind: str | None = None) -> list[tuple[str, str, int, str]]:
@@ -237,6 +228,13 @@ def _check_newest(what: str, newest: Version | None, after: Version | int) -> No
         raise Conflict(f"{there}, and this one was made behind number {number}; read it and make it again")
     if isinstance(after, Version) and newest is not None and after.digest != newest.digest:
         raise Conflict(f"{newest.ref} was rewritten while this version was made behind it; read it and make it again")
+
+
+def _version(row: Sequence[Any]) -> Version:
+    """Return the version that the driver's row of `_COLUMNS` holds; PostgreSQL's reads JSON by itself."""
+    kind, name, number, digest, created_at, actor, run, event, told = row
+    metadata = orjson.loads(told) if isinstance(told, str) else told
+    return Version(kind, name, number, digest, parse_instant(created_at), actor, run, event, metadata)
 
 
 def as_version(row: Row[Any]) -> Version:

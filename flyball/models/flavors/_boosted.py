@@ -18,7 +18,7 @@ from flyball.models import _frames
 from flyball.models.flavors._sklearn_outputs import named, tidy
 from flyball.models.signature import Column, Signature, infer_signature
 
-__all__ = ["Feed", "check_walks", "described", "feed_for", "finished", "matrix_of", "plain_rows"]
+__all__ = ["Boosted", "Feed", "check_walks", "described", "feed_for", "finished", "matrix_of", "plain_rows"]
 
 KINDS = ("numbers", "binary", "classes", "labels", "several")
 
@@ -58,6 +58,24 @@ class Feed:
         except (ValueError, TypeError, AttributeError):
             raise Corrupt("the model's feed.json is damaged; register the model again") from None
         return found
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """A model in memory: called with checked columns, it answers them.
+
+    Attributes:
+        predict: checked columns → outputs.
+        contribute: checked columns → by the library's own TreeSHAP, (rows, features + 1), of several classes (rows,
+            classes, features + 1); the last feature is the base. The sum over features is the raw score.
+    """
+
+    feed: Feed
+    predict: Callable[[Mapping[str, Column]], dict[str, Column]]
+    contribute: Callable[[Mapping[str, Column]], Column]
+
+    def __call__(self, columns: Mapping[str, Column]) -> dict[str, Column]:
+        return self.predict(columns)
 
 
 def feed_for(

@@ -1,11 +1,13 @@
 """The same answers without the overhead: what scikit-learn spends on one row is mostly checks and frames.
 
-`quicken` recognises [ColumnTransformer of OrdinalEncoder or dense OneHotEncoder on texts, and of numbers passed
-through, imputed or scaled] → any estimator, and bare estimators on numbers. Texts become numbers by dictionaries that
-are filled by asking the fitted encoders themselves; for a few rows a gradient-boosted ensemble is run as one generated
-Python function, comparison by comparison in float64 and summed in scikit-learn's order. Everything private that is read
-here may change with scikit-learn, so nothing is assumed: at load both ways answer the same rows (the example, and rows
-with missing, unknown and recombined values), and unless all bits agree the plain way is kept.
+`read` recognises [ColumnTransformer of OrdinalEncoder or dense OneHotEncoder on texts, and of numbers passed through,
+imputed or scaled] → [scalers] → any estimator. Texts become numbers by tables that are filled by asking the fitted
+encoders themselves. Where the estimator is one of `_sklearn_scores`, the whole becomes a `compiled.forms.Form`, which
+the bundle keeps; else only the way to the estimator is quick. Without a C compiler a few rows of a gradient-boosted
+ensemble are run as one generated Python function, comparison by comparison in float64 and summed in scikit-learn's
+order. Everything private that is read here may change with scikit-learn, so nothing is assumed: both ways answer the
+same rows (the example; rows with missing, unknown and recombined values; rows at the splits of trees and one unit in
+the last place beside them), and unless all bits agree (`compiled.forms.same`) the plain way is kept.
 """
 
 from __future__ import annotations
@@ -13,146 +15,192 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from flyball.errors import InvalidInput
+from flyball.errors import FlyballError, InvalidInput
 from flyball.models._columns import Column
+from flyball.models.compiled.forms import Form, agree
+from flyball.models.compiled.matrix import UNKNOWN, Codes, Matrix, Numbers
+from flyball.models.compiled.scores import Linear, Scores, Trees
 from flyball.models.fields import Field
 from flyball.models.flavors._sklearn_outputs import classes_of, named, tidy
+from flyball.models.flavors._sklearn_scores import NotCompiledError, scores_of
 
-__all__ = ["quicken"]
+__all__ = ["compiled", "quicken"]
 
 Predict = Callable[[Mapping[str, Column]], dict[str, Column]]
-Part = Callable[[Mapping[str, Column], Column], None]
+Predictor = Callable[[Any, Callable[[Any], Any]], Predict]
+Acts = list[tuple[str, Any]]
 
-_UNKNOWN = "\x00 a text that no training data holds"
 # Generated code costs about 3 µs a node to compile and 150 bytes to keep.
 _MOST_NODES, _DEEPEST = 40_000, 60
+_TRIAL_ROWS, _MATRIX_ROWS = 300, 1000
 
 
 class _NotFastError(Exception):
-    """This model, or this value, must take the plain way."""
+    """This model, or this value, must take the plain way; the text says why."""
+
+
+def compiled(
+    model: Any,
+    fields: Sequence[Field],
+    rows: Callable[[Mapping[str, Column]], Any],
+    predictor: Predictor,
+    slow: Predict,
+    sample: Mapping[str, Column] | None,
+    dtype: str = "float64",
+) -> tuple[Form | None, str]:
+    """Return the model's compiled form and nothing, or None and why there is none.
+
+    Args:
+        rows: makes what the model takes from (some of) the columns.
+        predictor: makes the plain way of any estimator from what feeds it; the final one gets its matrix directly.
+        slow: the plain way of the whole model, with which the form must agree.
+        sample: checked example rows, or None; then rows are made up.
+        dtype: of the matrix that the model gets, where it gets one.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            matrix, final = _read(model, fields, rows, dtype)
+            scores, finish = scores_of(final)
+            labels = classes_of(model)
+            classes = None if labels is None else tidy(labels)
+            edges = _edges(scores, matrix.width) if isinstance(scores, Trees) else [np.zeros(0)] * matrix.width
+            trial = _trial_rows(fields, sample, _edges_by_name(matrix, edges))
+            why = ""
+            for each in _ways(scores):
+                form = Form(matrix, each, finish, classes)
+                why = agree(form, slow, trial, form.ulps) or ""
+                if not why:
+                    return _of_matrices(form, final, predictor, trial, edges)
+            return None, why
+    except (_NotFastError, NotCompiledError, FlyballError) as error:
+        return None, str(error)
+    except Exception as error:
+        # Whatever scikit-learn's insides do differently in another version only costs speed.
+        return None, f"the model is not built as expected ({type(error).__name__}: {str(error)[:120]})"
+
+
+def _ways(scores: Scores) -> Sequence[Scores]:
+    """How a matrix may have lain in memory for the model, which decides in which order BLAS sums."""
+    return [scores, replace(scores, is_by_column=True)] if isinstance(scores, Linear) else [scores]
+
+
+def _of_matrices(
+    form: Form, final: Any, predictor: Predictor, trial: Mapping[str, Column], edges: Sequence[Column]
+) -> tuple[Form | None, str]:
+    """Compare the last step alone on many more rows; return the form with its proof, or why not."""
+    is_whole = not isinstance(form.scores, Trees) or not form.scores.takes_missing
+    table = _trial_matrix(form.matrix, trial, edges, is_whole)
+    if getattr(final, "_preprocessor", None) is None and not form.ulps:  # BLAS sums a matrix of its own in its own way
+        general = predictor(final, lambda found: found["table"])
+        why = agree(lambda found: form.of_matrix(found["table"].copy()), general, {"table": table})
+        if why is not None:
+            return None, why
+    return form.proved(table, form.of_matrix(table.copy())), ""
 
 
 def quicken(
     model: Any,
     fields: Sequence[Field],
     rows: Callable[[Mapping[str, Column]], Any],
-    predictor: Callable[[Any, Callable[[Any], Any]], Predict],
+    predictor: Predictor,
     slow: Predict,
     sample: Mapping[str, Column] | None,
 ) -> Predict | None:
-    """Return a function that answers exactly as `slow`, or None when there is none or it is not proved equal.
-
-    Args:
-        rows: makes what the model takes from (some of) the columns.
-        predictor: makes the plain way of any estimator from what feeds it; the final one gets its matrix directly.
-        sample: checked example rows, or None; then rows are made up.
-    """
+    """Return a function that answers exactly as `slow` with the model's own last step, or None; see `compiled`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            matrix, final = _matrix(model, fields, rows)
-            finish = _finish(final, predictor)
-            fast = _joined(matrix, finish, slow)
-            return fast if _agree(fast, slow, fields, sample) else None
+            matrix, final = _read(model, fields, rows)
+            if getattr(final, "_preprocessor", None) is not None:
+                return None
+            fast = _joined(matrix, _finish(final, predictor), slow)
+            return fast if agree(fast, slow, _trial_rows(fields, sample, {})) is None else None
     except Exception:
         # Whatever scikit-learn's insides do differently in another version only costs speed.
         return None
 
 
-def _joined(
-    matrix: Callable[[Mapping[str, Column]], Column], finish: Callable[[Column], dict[str, Column]], slow: Predict
-) -> Predict:
+def _joined(matrix: Matrix, finish: Callable[[Column], dict[str, Column]], slow: Predict) -> Predict:
     def predict(columns: Mapping[str, Column]) -> dict[str, Column]:
         try:
             return finish(matrix(columns))
-        except (_NotFastError, KeyError, ValueError):
+        except (_NotFastError, InvalidInput, KeyError, ValueError):
             return slow(columns)  # it answers, or says in its own words why it cannot
 
     return predict
 
 
-def _matrix(model: Any, fields: Sequence[Field], rows: Any) -> tuple[Callable[[Mapping[str, Column]], Column], Any]:
+def _read(model: Any, fields: Sequence[Field], rows: Any, dtype: str = "float64") -> tuple[Matrix, Any]:
     """Return what makes the float64 matrix for the final estimator, and that estimator."""
-    by_name = {field.name: field for field in fields}
-    named = getattr(model, "feature_names_in_", None)
-    order = [str(name) for name in named] if named is not None else [field.name for field in fields]
+    names = getattr(model, "feature_names_in_", None)
+    order = [str(name) for name in names] if names is not None else [field.name for field in fields]
     steps = [step for _, step in model.steps] if hasattr(model, "steps") else [model]
-    first, final = steps[0], steps[-1]
-    if len(steps) == 1:
-        if any(f.dtype in ("string", "datetime") for f in fields):
-            raise _NotFastError
-        final = copy.copy(final)
-        vars(final).pop("feature_names_in_", None)  # else it asks for names with every call
-        parts, width = [_numbers(order, slice(0, len(order)), [])], len(order)
-    elif len(steps) == 2 and type(first).__name__ == "ColumnTransformer" and not first.sparse_output_:
-        parts, width = [], max(s.stop for s in first.output_indices_.values())
-        for name, transformer, _ in first.transformers_:
-            inputs = [order[i] for i in first._transformer_to_input_indices[name]]
-            if transformer != "drop" and inputs:
-                parts.append(_part(transformer, [by_name[n] for n in inputs], first.output_indices_[name], rows))
-    else:
-        raise _NotFastError
-
-    def matrix(columns: Mapping[str, Column]) -> Column:
-        table = np.empty((len(next(iter(columns.values()))), width))
-        for part in parts:
-            part(columns, table)
-        return table
-
-    return matrix, final
+    *before, final = [step for step in steps if not (isinstance(step, str) and step == "passthrough")]
+    if getattr(final, "_preprocessor", None) is not None:
+        before = [*before, final._preprocessor]
+    if before and type(before[0]).__name__ == "ColumnTransformer":
+        matrix = _split(before[0], order, {field.name: field for field in fields}, rows)
+        after = [act for step in before[1:] for act in _elementwise(step)]
+        return Matrix(matrix.width, matrix.parts, matrix.base, after), final
+    if any(f.dtype in ("string", "datetime") for f in fields):
+        raise _NotFastError("texts and times reach the model other than by a ColumnTransformer")
+    acts: Acts = [("single", None)] if dtype == "float32" else []
+    acts += [act for step in before for act in _elementwise(step)]
+    final = copy.copy(final)
+    vars(final).pop("feature_names_in_", None)  # else it asks for names with every call
+    return Matrix(len(order), [Numbers(tuple(order), 0, tuple(acts))]), final
 
 
-def _part(transformer: Any, inputs: Sequence[Field], where: slice, rows: Any) -> Part:
-    kind = type(transformer).__name__
-    if kind in ("OrdinalEncoder", "OneHotEncoder") and all(f.dtype == "string" for f in inputs):
-        return _encoder(transformer, [f.name for f in inputs], where, rows)
-    if any(f.dtype in ("string", "datetime") for f in inputs):
-        raise _NotFastError
-    chain = [step for _, step in transformer.steps] if kind == "Pipeline" else [transformer]
-    return _numbers([f.name for f in inputs], where, [act for step in chain for act in _elementwise(step)])
+def _split(first: Any, order: Sequence[str], by_name: Mapping[str, Field], rows: Any) -> Matrix:
+    if first.sparse_output_:
+        raise _NotFastError("the ColumnTransformer gives a sparse matrix")
+    width = max(s.stop for s in first.output_indices_.values())
+    base = np.zeros(width)
+    parts: list[Numbers | Codes] = []
+    for name, transformer, _ in first.transformers_:
+        inputs = [by_name[order[i]] for i in first._transformer_to_input_indices[name]]
+        where = first.output_indices_[name]
+        kind = type(transformer).__name__
+        if not inputs or (isinstance(transformer, str) and transformer == "drop"):
+            continue
+        if kind in ("OrdinalEncoder", "OneHotEncoder") and all(f.dtype == "string" for f in inputs):
+            codes, base[where] = _encoder(transformer, [f.name for f in inputs], where, rows)
+            parts += codes
+            continue
+        if any(f.dtype in ("string", "datetime") for f in inputs):
+            raise _NotFastError(f"a {kind} takes texts or times")
+        chain = [step for _, step in transformer.steps] if kind == "Pipeline" else [transformer]
+        acts = tuple(act for step in chain for act in _elementwise(step))
+        parts.append(Numbers(tuple(f.name for f in inputs), where.start, acts))
+    return Matrix(width, parts, base if any(isinstance(part, Codes) for part in parts) else None)
 
 
-def _numbers(names: Sequence[str], where: slice, acts: Sequence[Callable[[Column], None]]) -> Part:
-    def part(columns: Mapping[str, Column], table: Column) -> None:
-        at = where.start
-        for name in names:
-            table[:, at] = columns[name]
-            at += 1
-        if acts:
-            block = table[:, where]
-            for act in acts:
-                act(block)
-
-    return part
-
-
-def _elementwise(step: Any) -> list[Callable[[Column], None]]:
+def _elementwise(step: Any) -> Acts:
     kind = type(step).__name__
-    if step == "passthrough" or (kind == "FunctionTransformer" and step.func is None):
+    if (isinstance(step, str) and step == "passthrough") or (kind == "FunctionTransformer" and step.func is None):
         return []
     if kind == "StandardScaler":
-        mean, scale = step.mean_, step.scale_
-
-        def standardise(block: Column) -> None:
-            if mean is not None:
-                block -= mean
-            if scale is not None:
-                block /= scale
-
-        return [standardise]
+        return [act for act in (("subtract", step.mean_), ("divide", step.scale_)) if act[1] is not None]
+    if kind == "RobustScaler":
+        return [act for act in (("subtract", step.center_), ("divide", step.scale_)) if act[1] is not None]
+    if kind == "MaxAbsScaler" and not getattr(step, "clip", False):
+        return [("divide", step.scale_)]
+    if kind == "MinMaxScaler" and not step.clip:
+        return [("multiply", step.scale_), ("add", step.min_)]
     if kind == "SimpleImputer" and not step.add_indicator and step.missing_values != step.missing_values:
         fill = step.statistics_.astype(np.float64)
-        if np.isnan(fill).any():
-            raise _NotFastError
-        return [lambda block: np.copyto(block, fill, where=np.isnan(block))]
-    raise _NotFastError
+        if not np.isnan(fill).any():
+            return [("fill", fill)]
+    raise _NotFastError(f"a {kind} before the estimator is not compiled")
 
 
-def _encoder(encoder: Any, names: Sequence[str], where: slice, rows: Any) -> Part:
+def _encoder(encoder: Any, names: Sequence[str], where: slice, rows: Any) -> tuple[list[Codes], Column]:
     """Ask the encoder for every category, a missing and an unknown one, column by column, and keep its answers."""
     first = [categories[0] if isinstance(categories[0], str) else None for categories in encoder.categories_]
 
@@ -163,45 +211,23 @@ def _encoder(encoder: Any, names: Sequence[str], where: slice, rows: Any) -> Par
         return np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float64)
 
     base = ask(0, [first[0]])[0]
-    tables = []
+    codes = []
     for at, categories in enumerate(encoder.categories_):
         values: list[Any] = [c for c in categories if isinstance(c, str)]
         answers = [ask(at, values)]
-        for extra in (None, _UNKNOWN):
+        for extra in (None, UNKNOWN):
             try:
                 answers.append(ask(at, [extra]))
                 values.append(extra)
             except ValueError:
-                continue  # it refuses such a value; so the dictionary has none and the plain way says so
+                continue  # it refuses such a value, and so does the table without it
         block = np.concatenate(answers)
         varies = np.flatnonzero(((block != base) & ~(np.isnan(block) & np.isnan(base))).any(axis=0))
-        spot = where.start + varies
-        tables.append((names[at], {v: i for i, v in enumerate(values)}, block[:, varies], spot))
-    single = [(name, {v: float(b[i, 0]) for v, i in t.items()}, int(s[0])) for name, t, b, s in tables if len(s) == 1]
-    several = [(name, t, b, s) for name, t, b, s in tables if len(s) > 1]
-
-    def part(columns: Mapping[str, Column], table: Column) -> None:
-        if len(single) < len(tables):
-            table[:, where] = base
-        for name, codes, at in single:
-            table[:, at] = _looked_up(codes, columns[name])
-        for name, codes_at, block, spot in several:
-            table[:, spot] = block[_looked_up(codes_at, columns[name])]
-
-    return part
+        codes.append(Codes(names[at], tuple(values), block[:, varies], where.start + varies))
+    return codes, base
 
 
-def _looked_up(codes: Mapping[Any, Any], column: Column) -> list[Any]:
-    try:
-        return [codes[value] for value in column.tolist()]
-    except KeyError:
-        unknown = codes[_UNKNOWN]
-        return [codes.get(value, unknown) if value is not None else codes[None] for value in column.tolist()]
-
-
-def _finish(
-    final: Any, predictor: Callable[[Any, Callable[[Any], Any]], Predict]
-) -> Callable[[Column], dict[str, Column]]:
+def _finish(final: Any, predictor: Predictor) -> Callable[[Column], dict[str, Column]]:
     """Return the last step, from the matrix to the outputs."""
     general: Any = predictor(final, lambda table: table)
     name = type(final).__name__
@@ -273,48 +299,75 @@ def _literal(number: float) -> str:
     return {float("inf"): "1e999", float("-inf"): "-1e999"}.get(number) or repr(float(number))
 
 
-def _agree(fast: Predict, slow: Predict, fields: Sequence[Field], sample: Mapping[str, Column] | None) -> bool:
-    """Whether both ways give the same bits on the sample and on rows made from it, one by one and together."""
-    trial = _trial_rows(fields, sample)
-    count, answered = len(next(iter(trial.values()))), 0
-    for start, stop in [(0, count), (0, min(count, 16)), *((i, i + 1) for i in range(min(count, 24)))]:
-        columns = {name: array[start:stop] for name, array in trial.items()}
+def _edges(scores: Trees, width: int) -> list[Column]:
+    """Return for each column of the matrix where trees split it, and the next numbers on either side."""
+    nodes = scores.nodes
+    split = nodes["left"] != nodes["right"]
+    found = []
+    for feature in range(width):
+        at = np.unique(nodes["threshold"][split & (nodes["feature"] == feature) & (nodes["flags"] & 2 == 0)])
+        at = at[np.isfinite(at)]
+        near = [np.nextafter(at, side) for side in (-np.inf, np.inf)]
+        if scores.is_single:
+            single = at.astype(np.float32)
+            near += [np.nextafter(single, np.float32(side)).astype(np.float64) for side in (-np.inf, np.inf)]
+        found.append(np.concatenate([at, *near]))
+    return found
+
+
+def _edges_by_name(matrix: Matrix, edges: Sequence[Column]) -> dict[str, Column]:
+    found = {}
+    for part in matrix.parts:
+        if isinstance(part, Numbers) and not part.acts:
+            found.update({name: edges[part.at + at] for at, name in enumerate(part.names)})
+    return found
+
+
+def _trial_matrix(matrix: Matrix, trial: Mapping[str, Column], edges: Sequence[Column], is_whole: bool) -> Column:
+    """Return rows of the matrix: those of the trial, shuffled column by column, with the edges among them."""
+    random = np.random.default_rng(1)
+    kept = []
+    for row in range(len(next(iter(trial.values())))):
         try:
-            expected = slow(columns)
+            kept.append(matrix({name: array[row : row + 1] for name, array in trial.items()}))
         except InvalidInput:
-            continue  # the fast way falls back to the same refusal
-        found = fast(columns)
-        for name, want in expected.items():
-            have = found[name]
-            if have.dtype != want.dtype or not np.array_equal(have, want, equal_nan=want.dtype.kind == "f"):
-                return False
-        answered += 1
-    return answered > 0
+            continue
+    known = np.concatenate(kept)
+    table = np.empty((_MATRIX_ROWS, matrix.width))
+    for at, edge in enumerate(edges):
+        values = known[:, at]
+        values = values[np.isfinite(values)] if is_whole else values
+        pool = np.concatenate([values, random.permutation(edge)[: 4 * len(values)]]) if len(values) else edge
+        table[:, at] = random.choice(pool, _MATRIX_ROWS) if len(pool) else 0.0
+    return table
 
 
-def _trial_rows(fields: Sequence[Field], sample: Mapping[str, Column] | None) -> dict[str, Column]:
-    """The sample, then 200 rows whose values are drawn column by column, with missing and unknown ones among them."""
+def _trial_rows(
+    fields: Sequence[Field], sample: Mapping[str, Column] | None, edges: Mapping[str, Column]
+) -> dict[str, Column]:
+    """The sample, then rows whose values are drawn column by column, with missing and unknown ones among them."""
     random = np.random.default_rng(0)
     trial = {}
     for field in fields:
         pool = [] if sample is None else sample[field.name].tolist()
         if field.dtype == "string":
-            made: list[Any] = [*pool, *(field.categories or ()), _UNKNOWN]
+            made: list[Any] = [*pool, *(field.categories or ()), UNKNOWN]
         elif field.dtype == "bool":
             made = [*pool, False, True]
         else:
             numbers = [v for v in pool if v == v] or [0]
             spread = (max(numbers) - min(numbers)) or 1
             made = [*pool, *(random.normal(np.mean(numbers), spread, 40))]
+            made += random.permutation(edges.get(field.name, np.zeros(0)))[:200].tolist()
             if field.dtype == "int64":
                 made = [v if v != v else int(v) for v in made]
         if field.nullable:
-            made.append(None if field.dtype == "string" else np.nan)
-        drawn = [made[i] for i in random.integers(0, len(made), 200)]
+            made += [None if field.dtype == "string" else np.nan] * (1 + len(made) // 20)
+        drawn = [made[i] for i in random.integers(0, len(made), _TRIAL_ROWS)]
         kind: Any = object if field.dtype == "string" else np.float64
         if not field.nullable and field.dtype in ("int64", "bool"):
             kind = np.dtype(field.dtype)
-        values = np.empty(len(pool) + 200, kind)
+        values = np.empty(len(pool) + _TRIAL_ROWS, kind)
         values[:] = [*pool, *drawn]
         trial[field.name] = values
     return trial

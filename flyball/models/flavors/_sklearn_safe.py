@@ -18,7 +18,7 @@ import numpy as np
 
 from flyball.errors import Corrupt, InvalidInput, MissingExtra, listed
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "loads", "trusted_types"]
 
 _HIST_TREE = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
 _TREE = "sklearn.tree._tree.Tree"
@@ -86,6 +86,13 @@ _ADVICE = (
     "use estimators of scikit-learn and NumPy functions only, convert it to ONNX, "
     'or wrap it in a function of your own module with flavor="python"'
 )
+
+
+def trusted_types(data: bytes) -> list[str]:
+    """Return the types in `dumps`'s bytes that skops does not know by itself and that Flyball allows, by name."""
+    skops = _skops()
+    _check_types(skops, data)
+    return sorted(skops.get_untrusted_types(data=data))
 
 
 def _skops() -> Any:

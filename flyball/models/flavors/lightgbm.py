@@ -15,6 +15,7 @@ import numpy as np
 from flyball.errors import Corrupt, InvalidInput, MissingExtra, listed
 from flyball.models import _frames
 from flyball.models.flavors._boosted import (
+    Boosted,
     Feed,
     check_walks,
     described,
@@ -84,7 +85,13 @@ def load(
     if booster.num_feature() != len(feed.order):
         raise Corrupt("the model's files contradict each other; register the model again")
     matrix = matrix_of(feed)
-    return lambda columns: finished(feed, booster.predict(matrix(columns), num_threads=1))
+
+    def contribute(columns: Mapping[str, Column]) -> Column:
+        found = np.asarray(booster.predict(matrix(columns), num_threads=1, pred_contrib=True), np.float64)
+        width = len(feed.order) + 1
+        return found if found.shape[1] == width else found.reshape(len(found), -1, width)
+
+    return Boosted(feed, lambda columns: finished(feed, booster.predict(matrix(columns), num_threads=1)), contribute)
 
 
 def opened(data: bytes) -> Any:

@@ -2,24 +2,29 @@
 
 How rows reach the model is recorded at save in `feed.json`: a model trained on a polars or pandas frame gets a frame of
 the same library (so that missing texts and categoricals look as they did in training), one trained on NumPy a matrix.
-Where `_sklearn_fast` can do the same exactly without a frame, and proves it at load, requests take that way instead.
+Trees and linear models are also compiled when they are saved (`_sklearn_fast.compiled`), where that is proved to be the
+same; `compiled.npz` then answers requests, and scikit-learn is not even imported. `compiled.json` says which way it is,
+and why where it is the plain one.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from flyball.errors import InvalidInput, MissingExtra
+from flyball.errors import FlyballError, InvalidInput, MissingExtra
 from flyball.models import _columns, _frames
+from flyball.models.compiled.forms import Form
 from flyball.models.fields import Field
 from flyball.models.flavors import _sklearn_fast, _sklearn_safe
 from flyball.models.flavors._sklearn_outputs import classes_of, named, tidy
 from flyball.models.signature import Column, Signature, infer_signature
+from flyball.models.table import Table
 
 __all__ = ["answer", "dump", "limit_threads", "load", "packages", "plain", "recognises", "signature"]
 
@@ -31,13 +36,15 @@ _LABEL_IS_ARGMAX = frozenset(
         "ExtraTreeClassifier",
         "ExtraTreesClassifier",
         "GaussianNB",
-        "GradientBoostingClassifier",
         "HistGradientBoostingClassifier",
         "LogisticRegression",
         "MultinomialNB",
         "RandomForestClassifier",
     }
 )
+
+
+_log = logging.getLogger(__name__)
 
 
 def recognises(model: object) -> bool:
@@ -47,12 +54,12 @@ def recognises(model: object) -> bool:
 
 
 def answer(model: Any, example: Any) -> dict[str, Column]:
-    """Call `predict` and `predict_proba` as the user would."""
+    """Call `predict` and `predict_proba` as the user would; of what finds anomalies also `score_samples`, negated."""
     _check_fitted(model)
     found = {"prediction": tidy(model.predict(example))}
     if classes_of(model) is not None and hasattr(model, "predict_proba"):
         found |= named(np.asarray(model.predict_proba(example), np.float64))
-    return found
+    return found | _anomaly(model, example)
 
 
 def signature(model: Any, example: Any, answers: Mapping[str, Column] | None) -> Signature:
@@ -79,16 +86,32 @@ def signature(model: Any, example: Any, answers: Mapping[str, Column] | None) ->
 
 
 def dump(model: Any, signature: Signature, example: Any) -> dict[str, bytes]:
-    """`model.skops`, and `feed.json`: how to build what the model takes from checked columns."""
+    """`model.skops`; `feed.json`: how to make what the model takes of checked columns; `compiled.json` and `.npz`."""
     _check_fitted(model)
     feed = _feed_of(model, signature, example)
-    return {"model.skops": _sklearn_safe.dumps(model), "feed.json": json.dumps(feed, sort_keys=True).encode()}
+    rows = _rows_maker(feed, signature)
+    sample = None if example is None else _sample(signature, example)
+    form, why = _sklearn_fast.compiled(
+        model, signature.inputs, rows, _predictor, _predictor(model, rows), sample, feed.get("dtype", "float64")
+    )
+    chosen = {"path": form.path if form is not None else "plain", "why": why}
+    files = {
+        "model.skops": _sklearn_safe.dumps(model),
+        "feed.json": json.dumps(feed, sort_keys=True).encode(),
+        "compiled.json": json.dumps(chosen, sort_keys=True).encode(),
+    }
+    return files if form is None else files | {"compiled.npz": form.to_bytes()}
 
 
 def load(
     files: Mapping[str, bytes], manifest: Mapping[str, Any]
 ) -> Callable[[Mapping[str, Column]], dict[str, Column]]:
-    """Rebuild the model and return its function, by the fast way where that is proved to be the same."""
+    """Return the compiled form, if there is one that answers here as where it was made; else rebuild the model."""
+    if "compiled.npz" in files:
+        try:
+            return Form.of(files["compiled.npz"])
+        except FlyballError as error:
+            _log.warning("the compiled form is left aside, the model itself answers: %s", error)
     model = _sklearn_safe.loads(files["model.skops"])
     described = Signature.from_dict(manifest["signature"])
     rows = _rows_maker(json.loads(files["feed.json"]), described)
@@ -134,7 +157,7 @@ def _predictor(
         table = rows(columns)
         try:
             if classes is None or not hasattr(model, "predict_proba"):
-                return {"prediction": tidy(model.predict(table))}
+                return {"prediction": tidy(model.predict(table)), **_anomaly(model, table)}
             likely = np.asarray(model.predict_proba(table), np.float64)
             label = classes[likely.argmax(axis=1)] if argmax else model.predict(table)
         except ValueError as error:
@@ -143,6 +166,21 @@ def _predictor(
         return {"prediction": tidy(label), **named(likely)}
 
     return predict
+
+
+def _anomaly(model: Any, rows: Any) -> dict[str, Column]:
+    """Return how strange rows are to a model that finds anomalies, the higher the stranger; of another, nothing."""
+    final = model.steps[-1][1] if hasattr(model, "steps") else model
+    if all(c.__name__ != "OutlierMixin" for c in type(final).__mro__) or not hasattr(model, "score_samples"):
+        return {}
+    return {"anomaly": -np.asarray(model.score_samples(rows), np.float64)}
+
+
+def _sample(signature: Signature, example: Any) -> Mapping[str, Column]:
+    values = _frames.values_of(example, 20)
+    if isinstance(example, np.ndarray):  # which has no names: its order is the signature's
+        values = dict(zip((field.name for field in signature.inputs), values.values(), strict=True))
+    return signature.columns_from(values, subject="the model's example")
 
 
 def _missing_in_training(model: Any) -> set[str]:
@@ -167,7 +205,7 @@ def _fractions_taken_missing(model: Any, described: Signature, example: Any) -> 
 
     def takes(names: list[str]) -> bool:
         try:
-            predict(row | {name: np.full(1, np.nan) for name in names})
+            predict({**row, **{name: np.full(1, np.nan) for name in names}})
         except InvalidInput:
             return False
         return True
@@ -225,7 +263,11 @@ def _rows_maker(feed: Mapping[str, Any], signature: Signature) -> Callable[[Mapp
 
 
 def _matrix_maker(names: list[str], dtype: Any) -> Callable[[Mapping[str, Column]], Any]:
+    order = tuple(names)
+
     def rows(columns: Mapping[str, Column]) -> Column:
+        if type(columns) is Table and columns.names == order:
+            return columns.array.astype(dtype)
         table = np.empty((len(columns[names[0]]), len(names)), dtype)
         for at, name in enumerate(names):
             table[:, at] = columns[name]

@@ -18,6 +18,7 @@ import numpy as np
 from flyball.errors import Corrupt, InvalidInput, MissingExtra
 from flyball.models import _frames
 from flyball.models.flavors._boosted import (
+    Boosted,
     Feed,
     check_walks,
     described,
@@ -84,16 +85,28 @@ def load(
     if booster.num_features() != len(feed.order):
         raise Corrupt("the model's files contradict each other; register the model again")
     matrix = matrix_of(feed)
-    if _kind(_document(booster)) != "gblinear":
-        return lambda columns: finished(feed, booster.inplace_predict(matrix(columns), validate_features=False))
-    names, turn = booster.feature_names, threading.Lock()
+    names, kinds, turn = booster.feature_names, booster.feature_types, threading.Lock()
 
-    def linear(columns: Mapping[str, Column]) -> dict[str, Column]:
-        rows = _library().DMatrix(matrix(columns), feature_names=names, feature_types=booster.feature_types, nthread=1)
-        with turn:  # only trees may be asked from several threads
-            return finished(feed, booster.predict(rows))
+    def rows_of(columns: Mapping[str, Column]) -> Any:
+        table = matrix(columns)
+        return _library().DMatrix(table, feature_names=names, feature_types=kinds, nthread=1, enable_categorical=True)
 
-    return linear
+    if _kind(_document(booster)) == "gblinear":
+
+        def linear(columns: Mapping[str, Column]) -> dict[str, Column]:
+            rows = rows_of(columns)
+            with turn:  # only trees may be asked from several threads
+                return finished(feed, booster.predict(rows))
+
+        return linear
+
+    def contribute(columns: Mapping[str, Column]) -> Column:
+        return np.asarray(booster.predict(rows_of(columns), pred_contribs=True), np.float64)
+
+    def predict(columns: Mapping[str, Column]) -> dict[str, Column]:
+        return finished(feed, booster.inplace_predict(matrix(columns), validate_features=False))
+
+    return Boosted(feed, predict, contribute)
 
 
 def opened(data: bytes) -> Any:

@@ -14,7 +14,8 @@ the unfinished tail of a live segment, and so that reading can go on behind dama
 
 Group commit: everything that waits goes out in one gathered write and one `fdatasync`, then all its tickets are
 settled. Framing and checksums are done by the thread that appends, and the writer's thread works in groups of at most
-`_GROUP_APPENDS`, so that it never keeps the interpreter from an event loop for more than a millisecond.
+`_GROUP_APPENDS`, so that it never keeps the interpreter from an event loop for more than a millisecond. Where the disk
+is quick and nothing waits, handing a few rows to that thread and back costs more than writing them: `append_now`.
 
 A failed write (disk full, quota, file-size limit, I/O error) is cut off again and its segment is never used again: a
 reader may already have seen the bytes that were cut, so other bytes must not take their place.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -49,6 +51,10 @@ _FRAME = struct.Struct("<4sIII")
 _GROUP_APPENDS = 256  # gathering and settling so many takes 0.3 ms
 _GROUP_BYTES = 8 << 20
 _VECTORS = 512  # buffers in one writev; POSIX promises 16, Linux and macOS take 1024
+_AT_ONCE_S = 0.0002  # what a write may take to be done by whoever appends; two hand-overs take 0.1 ms and more
+_AT_ONCE_BYTES = 64 << 10
+_FEW_BUFFERS = 64  # larger writes tell nothing of what a small one takes, unless they are quicker
+_NEWEST = 0.2  # weight of the newest write in what one is expected to take
 _CHUNK = 4 << 20
 _LOOKS = 5  # at a frame that does not add up, before it is damage: it may be rewritten at this moment
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -97,6 +103,8 @@ class Log:
         self._deliver = deliver
         self._waiting: deque[tuple[list[bytes], int, Ticket]] = deque()
         self._waiting_bytes = 0
+        self._is_writing = False  # whoever it is: one thread at a time
+        self._write_s = float("inf")  # what a small write is expected to take
         self._is_closing = False
         self._wake = threading.Condition(threading.Lock())
         self._process = os.getpid()
@@ -104,17 +112,7 @@ class Log:
         self._thread.start()
 
     def append(self, payloads: Sequence[bytes], on_done: OnDone | None = None) -> Ticket:
-        frames: list[bytes] = []
-        size = 0
-        for payload in payloads:
-            length = len(payload)
-            if length > self.ring_bytes:
-                raise InvalidInput(
-                    f"a payload of {length} bytes is too large for the log; at most {self.ring_bytes} fit"
-                )
-            head = _HEAD.pack(_MAGIC, length, crc32(payload))
-            frames += (head + crc32(head).to_bytes(4, "little"), payload)
-            size += length + _FRAME.size
+        frames, size = _framed(payloads, self.ring_bytes)
         ticket = Ticket(on_done)
         if self._process != os.getpid():  # asked before the lock, which a fork may have copied while it was held
             raise Unavailable(f"the log {self.folder} was opened before this process was forked; open it again here")
@@ -134,6 +132,34 @@ class Log:
     def append_wait(self, payloads: Sequence[bytes], timeout_s: float = 30.0) -> None:
         self.append(payloads).wait(timeout_s)
 
+    def append_now(self, payloads: Sequence[bytes]) -> bool:
+        """Write payloads on the caller's thread, if nothing waits and it is expected to take 0.2 ms at most.
+
+        Returns:
+            Whether they are durable; if not, nothing was done, and `append` takes them.
+
+        Raises:
+            Unavailable: the disk took none of them.
+            InvalidInput: as `append`.
+        """
+        if self._write_s > _AT_ONCE_S or self._process != os.getpid() or sum(map(len, payloads)) > _AT_ONCE_BYTES:
+            return False
+        frames, _ = _framed(payloads, self.ring_bytes)
+        with self._wake:
+            if self._is_writing or self._waiting or self._is_closing:
+                return False
+            self._is_writing = True
+        try:
+            self._write(frames)
+        except (OSError, MemoryError) as failure:
+            raise _refusal(self.folder, failure) from failure
+        finally:
+            with self._wake:
+                self._is_writing = False
+                if self._waiting or self._is_closing:
+                    self._wake.notify()
+        return True
+
     def close(self) -> None:
         if self._process != os.getpid():
             return
@@ -146,25 +172,36 @@ class Log:
         while group := self._next_group():
             error: FlyballError | None = None
             try:
-                self._segments.write([buffer for frames, _, _ in group for buffer in frames])
+                self._write([buffer for frames, _, _ in group for buffer in frames])
             except (OSError, MemoryError) as failure:
                 error = _refusal(self.folder, failure)
             size = sum(size for _, size, _ in group)
             with self._wake:
                 self._waiting_bytes -= size
+                self._is_writing = False
             self._settle([ticket for _, _, ticket in group], error)
         self._segments.close()
+
+    def _write(self, buffers: list[bytes]) -> None:
+        began = time.perf_counter()
+        self._segments.write(buffers)
+        taken = time.perf_counter() - began
+        if self._write_s == float("inf"):
+            self._write_s = taken
+        elif taken < self._write_s or len(buffers) <= _FEW_BUFFERS:
+            self._write_s += _NEWEST * (taken - self._write_s)
 
     def _next_group(self) -> list[tuple[list[bytes], int, Ticket]]:
         """Wait, then return what waits, up to a group's size; empty when the log is closed and all is written."""
         group: list[tuple[list[bytes], int, Ticket]] = []
         size = 0
         with self._wake:
-            while not self._waiting and not self._is_closing:
+            while self._is_writing or not (self._waiting or self._is_closing):
                 self._wake.wait()
             while self._waiting and len(group) < _GROUP_APPENDS and size < _GROUP_BYTES:
                 group.append(self._waiting.popleft())
                 size += group[-1][1]
+            self._is_writing = bool(group)
         return group
 
     def _settle(self, tickets: list[Ticket], error: FlyballError | None) -> None:
@@ -233,6 +270,7 @@ class _Segments:
         except FileNotFoundError:  # someone removed the folder
             _make_folder(self._folder)
             self._descriptor = os.open(path, flags, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # as long as it may grow: whoever removes old segments asks
         self._path = path
         self._size = len(_SEGMENT_HEADER)
         _write_all(self._descriptor, [_SEGMENT_HEADER])
@@ -276,6 +314,17 @@ class Reader:
             if payloads or after == before:
                 return payloads, after
             before = after
+
+    def end_of(self, name: str, offset: int = 0) -> int:
+        """Return where the last whole frame of a segment ends that is read up to `offset`.
+
+        What stands behind it in a segment that nobody writes to any more was never acknowledged.
+        """
+        while True:
+            after = self._read_segment(name, offset, 16 << 20, [])
+            if after == offset:
+                return offset
+            offset = after
 
     def _read_on(self, cursor: Cursor, limit_bytes: int) -> tuple[list[bytes], Cursor]:
         payloads: list[bytes] = []
@@ -379,6 +428,22 @@ class Reader:
                 f"back: {damage.reason}; restore the file from a backup, or read on behind them with on_damage"
             )
         self._on_damage(damage)
+
+
+def _framed(payloads: Sequence[bytes], most_bytes: int) -> tuple[list[bytes], int]:
+    """Return payloads with the headers of their frames, and how many bytes they are. Raises InvalidInput."""
+    frames: list[bytes] = []
+    size = 0
+    pack, checksum = _HEAD.pack, crc32
+    for payload in payloads:
+        length = len(payload)
+        if length > most_bytes:
+            raise InvalidInput(f"a payload of {length} bytes is too large for the log; at most {most_bytes} fit")
+        head = pack(_MAGIC, length, checksum(payload))
+        frames.append(head + checksum(head).to_bytes(4, "little"))
+        frames.append(payload)
+        size += length + _FRAME.size
+    return frames, size
 
 
 def _write_all(descriptor: int, buffers: list[bytes]) -> None:

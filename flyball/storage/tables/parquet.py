@@ -21,6 +21,7 @@ from flyball.storage.tables._elsewhere import scan_elsewhere
 from flyball.storage.tables._manifest import decode, encode
 from flyball.storage.tables._staging import Staging
 from flyball.storage.tables._tiers import merge_from
+from flyball.storage.tables.in_memory import held
 from flyball.storage.tables.schemas import fitted, schema_of
 
 __all__ = ["ParquetTables"]
@@ -227,6 +228,7 @@ class _Fitted:
 
 
 def _batches(frames: Rows) -> Iterator[pl.DataFrame]:
-    if isinstance(frames, pl.LazyFrame):
-        return iter(frames.collect_batches(maintain_order=True))
-    return iter([frames] if isinstance(frames, pl.DataFrame) else frames)
+    rows = held(frames) if isinstance(frames, pl.LazyFrame) else frames
+    if isinstance(rows, pl.DataFrame):  # in slices that are whole parts, where rows are not heavy
+        return iter(rows.iter_slices(PART_ROWS) if rows.height else [rows])
+    return iter(frames.collect_batches(maintain_order=True) if isinstance(frames, pl.LazyFrame) else frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from flyball.tracking.offline import FILES, FORMAT, LOG, RUN
 from flyball.tracking.stores.reading import RUN_ID, point, text_of
 from flyball.tracking.stores.stored import Refused, StoredExperiment, StoredFile, StoredModel, StoredRun
 
-__all__ = ["OfflineStore"]
+__all__ = ["OfflineStore", "object_of", "run_of", "take"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST_LOG = 4 << 30
+_PARENT_TAG = "mlflow.parentRunId"
 
 
 class OfflineStore:
@@ -46,8 +47,8 @@ class OfflineStore:
                 yield Refused(folder.name, f"is no run written offline: {reason}")
 
 
-def _run(folder: Path) -> StoredRun:
-    facts = _object(text_of(folder / RUN))
+def run_of(facts: dict[str, Any]) -> StoredRun:
+    """Return a run that has begun, of what its `run.json` says. Raises Corrupt, Incompatible, KeyError, ValueError."""
     form = facts.get("format")
     if form != FORMAT:
         raise Incompatible(f"it has format {form!r}; this release reads {FORMAT}")
@@ -56,7 +57,10 @@ def _run(folder: Path) -> StoredRun:
         raise Corrupt(f"the run's id is {id!r}; expected 32 hexadecimal digits")
     if experiment is not None and not isinstance(experiment, str):
         raise Corrupt("the experiment's name is no text")
-    run = StoredRun(
+    parent = facts.get("parent")
+    if parent is not None and (not isinstance(parent, str) or not RUN_ID.fullmatch(parent)):
+        raise Corrupt(f"the run that contains it is {str(parent)[:80]!r}; expected 32 hexadecimal digits")
+    return StoredRun(
         id=id,
         name=name,
         status="running",
@@ -65,20 +69,45 @@ def _run(folder: Path) -> StoredRun:
         user=str(facts.get("user") or ""),
         source=dict(facts.get("source") or {}),
         environment=dict(facts.get("environment") or {}),
+        tags={_PARENT_TAG: parent} if parent else {},
     )
+
+
+def _run(folder: Path) -> StoredRun:
+    run = run_of(object_of(text_of(folder / RUN)))
     files: dict[str, StoredFile] = {}
+
+    def bytes_of(path: str, digest: str) -> StoredFile:
+        file = folder / FILES / digest
+        if file.is_symlink() or (folder / FILES).is_symlink() or not file.is_file():
+            raise Corrupt(f"the bytes of {path} are not there")
+        return StoredFile(path, file, file.stat().st_size, digest)
+
     if (folder / LOG).exists():
         lines = text_of(folder / LOG, _MOST_LOG).split("\n")
         for number, line in enumerate(lines[:-1], 1):  # behind the last line break there is nothing, or half a line
             try:
-                _take(run, files, folder, _object(line))
+                take(run, files, object_of(line), bytes_of)
             except (FlyballError, TypeError, ValueError, KeyError, AttributeError) as error:
                 run.problems.append(Refused(f"{folder.name}/{LOG}:{number}", f"was left out: {error}"[:300]))
     run.files = list(files.values())
     return run
 
 
-def _take(run: StoredRun, files: dict[str, StoredFile], folder: Path, told: dict[str, Any]) -> None:
+def take(
+    run: StoredRun,
+    files: dict[str, StoredFile],
+    told: dict[str, Any],
+    bytes_of: Callable[[str, str], StoredFile],
+) -> None:
+    """Add what a line of a log tells to a run, and its file to `files` by path.
+
+    Args:
+        bytes_of: finds a file's bytes by path and digest.
+
+    Raises:
+        FlyballError, TypeError, ValueError, KeyError, AttributeError: it tells nothing that can be taken; nothing was.
+    """
     if "points" in told:
         run.points += [point(str(key), value, step, at) for key, value, step, at in told["points"]]
     elif "params" in told:
@@ -93,10 +122,7 @@ def _take(run: StoredRun, files: dict[str, StoredFile], folder: Path, told: dict
         path, digest = check_path(told["file"]), str(told["digest"])
         if not _DIGEST.fullmatch(digest):
             raise Corrupt(f"{digest[:80]!r} is no digest")
-        file = folder / FILES / digest
-        if file.is_symlink() or (folder / FILES).is_symlink() or not file.is_file():
-            raise Corrupt(f"the bytes of {path} are not there")
-        files[path] = StoredFile(path, file, file.stat().st_size, digest)
+        files[path] = bytes_of(path, digest)
     elif "end" in told:
         if told["end"] not in FINISHED:
             raise Corrupt(f"a run cannot end as {told['end']!r}")
@@ -105,7 +131,8 @@ def _take(run: StoredRun, files: dict[str, StoredFile], folder: Path, told: dict
         raise Corrupt("the line says nothing that is known")
 
 
-def _object(text: str) -> dict[str, Any]:
+def object_of(text: str | bytes) -> dict[str, Any]:
+    """Return a JSON object. Raises Corrupt."""
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -46,6 +46,8 @@ SECTIONS = (
     "journal",
     "lineage",
     "webhooks",
+    "keys",
+    "login",
     "settings",
     "finding",
 )

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["RANGES", "arms_of", "mount", "rollout_events"]
 
 RANGES = ("15m", "1h", "24h", "7d")
-_ROLLOUT_ACTIONS = ("serves", "rollout started", "rollout stepped", "promoted", "rolled back")
+_ROLLOUT_ACTIONS = ("serves", "rollout started", "rollout stepped", "promoted", "rolled back", "reported")
+_TITLES = {"ab": "A/B experiment", "bandit": "Bandit", "blue_green": "Blue/green switch", "shadow": "Shadow"}
 
 
 def mount(site: Site) -> None:
@@ -79,6 +80,7 @@ def mount(site: Site) -> None:
             "labelled": int(rows["label"].is_not_null().sum()) if not rows.is_empty() else 0,
             "kept": rows.height,
             "rollout": _rollout(platform, deployment),
+            "experiment": _experiment(platform, deployment),
             "last": deployment.status.get("last_rollout"),
             "last_ended": instant(deployment.status.get("last_rollout", {}).get("ended_at")),
             "model": ref(str(deployment.spec["model"]), "model").name,
@@ -99,6 +101,10 @@ def mount(site: Site) -> None:
         rows = _rows(platform, deployment.name, parameters(request, "range").get("range"))
         return File.json({**figures.latency_over_time(rows), "events": _marks(site, deployment, rows)})
 
+    def experiment(request: Request) -> File:
+        name = request.path_params["name"]
+        return File.json(figures.difference_over_time(platform.experiment_over_time(name)))
+
     def roll_back(request: Request, _fields: Mapping[str, str]) -> Goto:
         name = request.path_params["name"]
         platform.rollback(Ref("deployment", name))
@@ -108,6 +114,7 @@ def mount(site: Site) -> None:
     site.page("/deployments/{name}", one)
     site.page("/deployments/{name}/traffic", traffic)
     site.page("/deployments/{name}/latency", latency)
+    site.page("/deployments/{name}/experiment", experiment)
     site.form("/deployments/{name}/rollback", roll_back)
 
 
@@ -172,7 +179,7 @@ def _latency(rows: pl.DataFrame) -> dict[str, float] | None:
 def _rollout(platform: Platform, deployment: Resource) -> dict[str, Any] | None:
     """Return the rollout that goes on: its steps, and the evidence as the controller sees it."""
     rollout = deployment.status.get("rollout")
-    if rollout is None:
+    if rollout is None or rollout.get("strategy", "canary") != "canary":
         return None
     spec = Deployment.model_validate(deployment.spec)
     model = ref(spec.model, "model").name
@@ -191,6 +198,18 @@ def _rollout(platform: Platform, deployment: Resource) -> dict[str, Any] | None:
         "hold_labels": spec.rollout.hold_labels,
         "began": instant(rollout.get("started_at")),
     }
+
+
+def _experiment(platform: Platform, deployment: Resource) -> dict[str, Any] | None:
+    """Return how a rollout that is no canary stands, or how the last one ended; None where there was none."""
+    found = platform.experiment_status(deployment.name)
+    if found["state"] == "none" or found["strategy"] == "canary":
+        return None
+    began, ended = instant(found["started_at"]), instant(found["ended_at"])
+    title = _TITLES.get(found["strategy"], "Rollout")
+    if (found["experiment"] or {}).get("values"):
+        title = "Contextual bandit"
+    return {**found, "title": title, "began": began, "ended": ended}
 
 
 def _step(position: int, now: int) -> str:

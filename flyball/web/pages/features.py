@@ -37,7 +37,8 @@ def mount(site: Site) -> None:
         page = integer(request, "page", 1) or 1
         given = parameters(request, "q", "state", "owner", "tag")
         wanted = (lambda view: _is_asked_for(view, given)) if given else None
-        found = platform.view_page((max(page, 1) - 1) * SIZE, SIZE, wanted)
+        words = [*given.get("q", "").split(), *(given[name] for name in ("owner", "tag") if name in given)]
+        found = platform.view_page((max(page, 1) - 1) * SIZE, SIZE, wanted, words)
         values = {
             "title": "Features",
             "section": "features",

@@ -19,7 +19,16 @@ from flyball.web.formats import ref_label, ref_url
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["POINTS", "curve", "graph", "latency_over_time", "marks", "requests_over_time", "thinned"]
+__all__ = [
+    "POINTS",
+    "curve",
+    "difference_over_time",
+    "graph",
+    "latency_over_time",
+    "marks",
+    "requests_over_time",
+    "thinned",
+]
 
 POINTS = 1500  # of a curve; a screen has about as many columns
 BUCKETS = 60
@@ -28,6 +37,7 @@ _TONES = {
     "promoted": "ok",
     "serves": "ok",
     "rolled back": "bad",
+    "reported": "off",
     "drifting": "warn",
     "decayed": "bad",
     "rollout started": "busy",
@@ -110,6 +120,21 @@ def latency_over_time(rows: pl.DataFrame) -> dict[str, Any]:
         "unit": "ms",
         "zero": True,
         "series": [{"name": "median", "arm": 0, "ys": medians}, {"name": "p99", "arm": 1, "ys": tails}],
+    }
+
+
+def difference_over_time(looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the difference of an experiment's arms with its sequential interval as a band, and zero as a line."""
+    known = [look for look in looks if look["value"] is not None and look["low"] is not None]
+    if not known:
+        return {"xs": [], "series": [], "empty": "Too few keys to say anything yet."}
+    band = {name: [look[name] for look in known] for name in ("low", "high")}
+    ys = [look["value"] for look in known]
+    return {
+        "x": "time",
+        "xs": [look["at"] for look in known],
+        "series": [{"name": "challenger − champion", "arm": 1, "ys": ys, **band}],
+        "lines": [{"at": 0.0, "label": "no difference"}],
     }
 
 

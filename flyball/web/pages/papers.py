@@ -14,6 +14,7 @@ from flyball.models.card import TITLES, CardText, hugging_face, markdown
 from flyball.models.kinds import CARD_TEXTS
 from flyball.platform import MAY
 from flyball.web.formats import ref_url
+from flyball.web.markdown import html_of
 from flyball.web.pages.site import File, Goto, Page, Site, integer
 
 __all__ = ["mount"]
@@ -34,7 +35,7 @@ def mount(site: Site) -> None:
         values = {
             **_frame(made, "card", "Model card"),
             "card": found,
-            "text": markdown(found),
+            "html": html_of(markdown(found).partition("\n")[2]),  # the page has its own title
             "parts": [(name, TITLES[name], found.texts.get(name, "")) for name in CARD_TEXTS],
             "own": own,
             "edits": edits,

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from starlette.requests import Request
 
 from flyball import settings
+from flyball.governance.admission import SESSION_COOKIE
 from flyball.ledger import kinds
 from flyball.ledger.refs import check_name
 from flyball.platform import MAY, Platform
@@ -26,6 +27,7 @@ _ROOMS = {
     "control": "flyball.control.loop:ControlSettings",
     "pipelines": "flyball.pipelines.claims:PipelineSettings",
     "webhooks": "flyball.delivery.webhooks.settings:WebhookSettings",
+    "auth": "flyball.governance.admission:AuthSettings",
 }
 _LIBRARIES = ("fastapi", "polars", "numpy", "sqlalchemy", "scikit-learn", "onnxruntime", "skops")
 
@@ -34,7 +36,7 @@ def mount(site: Site) -> None:
     """Add the pages."""
     platform = site.platform
 
-    def show(_request: Request) -> Page:
+    def show(request: Request) -> Page:
         plane = data_plane(platform)
         values = {
             "title": "Settings",
@@ -53,6 +55,8 @@ def mount(site: Site) -> None:
             "kinds": [{"kind": k, "count": len(platform.resources(k.word))} for k in kinds.all_kinds()],
             "last_event": platform.last_event(),
             "webhooks": _webhooks(platform),
+            "has_session": SESSION_COOKIE in request.cookies,
+            "may_admit": platform.principal.has(MAY["admit"]),
         }
         return Page("settings.html", values)
 

@@ -77,9 +77,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Goto:
-    """Another address to go to after a form was taken."""
+    """Another address to go to after a form was taken; `headers` go with it, such as a cookie."""
 
     url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Site:
 
     def _response(self, request: Request, answer: Answer) -> Response:
         if isinstance(answer, Goto):
-            return RedirectResponse(answer.url, 303, {"Cache-Control": "no-store"})
+            return RedirectResponse(answer.url, 303, {**answer.headers, "Cache-Control": "no-store"})
         if isinstance(answer, File):
             headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
             headers["Content-Security-Policy"] = "sandbox; default-src 'none'"

@@ -8,9 +8,10 @@ fall back, while a JSON error would be final.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,10 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flyball.errors import FlyballError
+from flyball.governance.admission import Admission
 from flyball.platform import Platform
 from flyball.wire.mlflow import fields as field_kinds
 from flyball.wire.mlflow.refusals import Refused, invalid, refusal_of
 from flyball.wire.mlflow.routing import Asked, Found, Routes
+from flyball.wire.native.gate import Gate
 from flyball.wire.native.guard import Guard
 
 __all__ = ["PREFIX", "VERSION", "Fork", "MlflowApp", "make_routes"]
@@ -131,11 +134,19 @@ def _nouns() -> list[Callable[[Routes, Platform], None]]:
 class Fork:
     """The whole server: MLflow's paths go to its routes, all others to the pages and our own API."""
 
-    def __init__(self, web: _App, platform: Platform, hosts: Iterable[str] = (), takes_addresses: bool = False) -> None:
+    def __init__(
+        self,
+        web: _App,
+        platform: Platform,
+        hosts: Iterable[str] = (),
+        takes_addresses: bool = False,
+        admission: Admission | None = None,
+    ) -> None:
         self._web = web
-        self._mlflow: _App = Guard(
-            MlflowApp(make_routes(platform)), hosts, takes_addresses, _ARTIFACT_BYTES, host_status=403
-        )
+        served: _App = MlflowApp(make_routes(platform))
+        if admission is not None:
+            served = Gate(served, admission, _refused)
+        self._mlflow: _App = Guard(served, hosts, takes_addresses, _ARTIFACT_BYTES, host_status=403)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         is_ours = scope["type"] == "http" and scope["path"].startswith(_FRONTS)
@@ -184,7 +195,8 @@ class MlflowApp:
         if found.is_async:
             return await found.route.handler(asked)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, found.route.handler, asked)
+        run = contextvars.copy_context().run  # who asks, see `governance.identity`
+        return await loop.run_in_executor(self._threads, run, found.route.handler, asked)
 
     async def _body(self, receive: _Receive) -> bytes:
         message = await receive()
@@ -212,6 +224,11 @@ class MlflowApp:
 def encode(document: Any) -> bytes:
     """Return a document as JSON; NaN and the infinities must have become text already (`double`)."""
     return orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _refused(error: FlyballError, headers: Mapping[str, str]) -> Response:
+    status, body = _refusal(refusal_of(error))
+    return Response(body, status, dict(headers), "application/json")
 
 
 def _refusal(refusal: Refused) -> tuple[int, bytes]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from flyball.ledger.logged_models import ModelPoint
-from flyball.ledger.points import Point
+from flyball.ledger.points import Point, PointColumns
 from flyball.wire.mlflow.fields import Field, message, number, text, whole, wrong
 from flyball.wire.mlflow.keys import KEY, check_key, invalid_value, is_fine
 from flyball.wire.mlflow.refusals import required
@@ -70,6 +70,9 @@ def read_one(given: Mapping[str, Any], path: str) -> tuple[Point, ModelPoint | N
 def _read(given: Any, path: str) -> Logged:
     if type(given) is not list:
         raise wrong(path, given)
+    columns = _columns(given)
+    if columns is not None:
+        return Logged(columns)
     points: list[Point] = []
     of_models: list[ModelPoint] = []
     append, known = points.append, set[str]()
@@ -97,6 +100,27 @@ def _read(given: Any, path: str) -> Logged:
         if of_model is not None:
             of_models.append(of_model)
     return Logged(points, of_models)
+
+
+def _columns(given: list[Any]) -> PointColumns | None:
+    """Return metrics as clients send them, each with the same four fields or three; None: they are others."""
+    size = len(given[0]) if given and type(given[0]) is dict else 0
+    try:
+        if size not in (3, 4) or set(map(len, given)) != {size}:
+            return None
+        keys, values = [m["key"] for m in given], [m["value"] for m in given]
+        ats, steps = [m["timestamp"] for m in given], [m["step"] for m in given] if size == 4 else [0] * len(given)
+    except (KeyError, TypeError):
+        return None
+    if set(map(type, keys)) != {str} or not all(map(is_fine, set(keys))):
+        return None
+    kinds = set(map(type, values))
+    if int in kinds:
+        if not kinds <= {int, float} or max(values) > _EXACT or min(values) < -_EXACT:
+            return None
+        values = list(map(float, values))
+    columns = PointColumns(keys, values, steps, ats)
+    return columns if columns.is_plain else None
 
 
 def _message(item: Any, where: str) -> dict[str, Any]:

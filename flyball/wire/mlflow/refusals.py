@@ -6,7 +6,16 @@ server answers 500 (`INVALID_STATE`, `INTERNAL_ERROR` for bad input): the code i
 
 from __future__ import annotations
 
-from flyball.errors import Conflict, FlyballError, Forbidden, InvalidInput, MissingExtra, NotFound, Unavailable
+from flyball.errors import (
+    Conflict,
+    FlyballError,
+    Forbidden,
+    InvalidInput,
+    MissingExtra,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
 
 __all__ = ["Refused", "already_exists", "invalid", "missing", "not_found", "refusal_of", "required", "wrong_state"]
 
@@ -46,6 +55,7 @@ _OF_ERRORS: tuple[tuple[type[FlyballError], str], ...] = (
     (InvalidInput, "INVALID_PARAMETER_VALUE"),
     (NotFound, "RESOURCE_DOES_NOT_EXIST"),
     (Conflict, "RESOURCE_ALREADY_EXISTS"),
+    (Unauthenticated, "UNAUTHENTICATED"),
     (Forbidden, "PERMISSION_DENIED"),
     (Unavailable, "TEMPORARILY_UNAVAILABLE"),
     (MissingExtra, "NOT_IMPLEMENTED"),

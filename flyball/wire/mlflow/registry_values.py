@@ -24,6 +24,7 @@ __all__ = [
 ARCHIVED = "Archived"
 ACTIVE = ("Staging", "Production")
 _NONE = "None"
+_FIRST = "development"  # of the default stages; in MLflow's words it is none
 _STAGES = (_NONE, *ACTIVE, ARCHIVED)
 _NAME = 256
 _TAG_VALUE = 100_000
@@ -57,7 +58,7 @@ def version_document(version: RegisteredVersion) -> dict[str, Any]:
         "version": str(version.number),
         "creation_timestamp": milliseconds(version.created_at),
         "last_updated_timestamp": milliseconds(version.updated_at),
-        "current_stage": version.note.stage or _NONE,
+        "current_stage": _shown_stage(version.note.stage),
         "description": version.note.description or "",
         "source": version.source,
         "run_id": version.run or "",
@@ -131,6 +132,13 @@ def stage_of(given: str) -> str:
     if found is None:
         raise invalid(f"Invalid Model Version stage: {given[:100]}. Value must be one of {', '.join(_STAGES)}.")
     return "" if found == _NONE else found
+
+
+def _shown_stage(kept: str | None) -> str:
+    """Return a stage in MLflow's spelling, and one of a model's own as the model calls it."""
+    if not kept or kept.lower() == _FIRST:
+        return _NONE
+    return next((stage for stage in _STAGES if stage.lower() == kept.lower()), kept)
 
 
 def version_number(given: str, name: str) -> int:

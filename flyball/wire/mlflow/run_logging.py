@@ -17,7 +17,7 @@ from flyball.wire.mlflow.keys import PARAM_VALUE, TAG_VALUE, check_key, check_ru
 from flyball.wire.mlflow.logged_metrics import METRIC, Logged, metrics, read_one
 from flyball.wire.mlflow.refusals import invalid, not_found, required
 from flyball.wire.mlflow.routing import Asked, Routes
-from flyball.wire.mlflow.run_writing import RUN, existing, refusal, written
+from flyball.wire.mlflow.run_writing import RUN, awaited, existing, refusal, written
 
 __all__ = ["add_run_logging"]
 
@@ -41,7 +41,7 @@ def add_run_logging(routes: Routes, platform: Platform) -> None:
         run = asked["run_id"]
         point, of_model = read_one(asked.fields, "")
         if of_model is None:
-            await written(platform, run, platform.recorder.log(run, points=(point,)))
+            await written(platform, run, awaited(platform).log(run, points=(point,)))
         else:
             await written(platform, run, platform.log_measured(run, [of_model], points=(point,)))
         return {}
@@ -51,7 +51,7 @@ def add_run_logging(routes: Routes, platform: Platform) -> None:
         run, key = asked["run_id"], asked["key"]
         check_key(key, "key", "Param key")
         params = {key: cut(asked.get("value", ""), PARAM_VALUE, "Param value")}
-        await written(platform, run, platform.recorder.log(run, params=params, truncate=None), params)
+        await written(platform, run, awaited(platform).log(run, params=params, truncate=None), params)
         return {}
 
     @routes.add("POST", "2.0/mlflow/runs/set-tag", RUN, text("key", required=True), text("value"))
@@ -59,7 +59,7 @@ def add_run_logging(routes: Routes, platform: Platform) -> None:
         run, key = asked["run_id"], asked["key"]
         check_key(key, "key", "key")
         tags = {key: cut(asked.get("value", ""), TAG_VALUE, "value")}
-        await written(platform, run, platform.recorder.log(run, tags=tags, truncate=None))
+        await written(platform, run, awaited(platform).log(run, tags=tags, truncate=None))
         return {}
 
     @routes.add("POST", "2.0/mlflow/runs/delete-tag", text("run_id", required=True), text("key", required=True))
@@ -111,7 +111,7 @@ def add_run_logging(routes: Routes, platform: Platform) -> None:
         if logged.of_models:
             future = platform.log_measured(run, logged.of_models, points=logged.points, params=params, tags=tags)
         else:
-            future = platform.recorder.log(run, points=logged.points, params=params, tags=tags, truncate=None)
+            future = awaited(platform).log(run, points=logged.points, params=params, tags=tags, truncate=None)
         await written(platform, run, future, params, is_batch=True)
         return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from flyball.errors import Conflict, InvalidInput, NotFound
@@ -15,7 +14,7 @@ from flyball.wire.mlflow.refusals import Refused, invalid
 from flyball.wire.mlflow.routing import Asked, Routes
 from flyball.wire.mlflow.run_texts import RunTexts
 from flyball.wire.mlflow.run_values import STATUS_OF, STATUSES, document, information
-from flyball.wire.mlflow.run_writing import RUN, existing, written
+from flyball.wire.mlflow.run_writing import RUN, awaited, existing, written
 from flyball.wire.mlflow.values import instant, offset_of, token_of
 
 __all__ = ["add_runs"]
@@ -42,11 +41,11 @@ def add_runs(routes: Routes, platform: Platform) -> None:
         tags = {given.get("key", ""): given.get("value", "") for given in asked.get("tags", ())}
         start = instant(asked.get("start_time", 0), "start_time")
         location = await told.location(experiment)
-        future = platform.recorder.create_run(
+        ticket: Any = awaited(platform).create_run(
             experiment, asked.get("run_name"), asked.get("user_id", ""), started_at=start, tags=tags
         )
         try:
-            run = await asyncio.wrap_future(future)
+            run = await ticket
         except NotFound:
             raise no_experiment(experiment) from None
         except Conflict:
@@ -73,8 +72,8 @@ def add_runs(routes: Routes, platform: Platform) -> None:
         id, status, name = asked["run_id"], asked.get("status"), asked.get("run_name")
         ended = instant(asked["end_time"], "end_time") if "end_time" in asked else None
         if name:  # the tag renames the run, and comes back where it was deleted
-            await written(platform, id, platform.recorder.log(id, tags={NAME_TAG: name}))
-        future = platform.recorder.update_run(id, status=STATUS_OF[status] if status else None, ended_at=ended)
+            await written(platform, id, awaited(platform).log(id, tags={NAME_TAG: name}))
+        future = awaited(platform).update_run(id, status=STATUS_OF[status] if status else None, ended_at=ended)
         run = await written(platform, id, future)
         return {"run_info": information(run, await told.location(run.experiment or DEFAULT))}
 

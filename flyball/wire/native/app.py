@@ -5,7 +5,9 @@
     GET  /api/versions/KIND[/NAME] · /api/events · /api/why/KIND/NAME · /api/lineage/REF
     POST /api/plan · /api/apply · /api/runs · /api/labels · /api/rollback/NAME · /api/approve
     DELETE /api/resources/KIND/NAME · /api/runs/ID
-    what is done with data: `data.py`; with the life of versions: `lifecycle.py`
+    what is done with data: `data.py`; with the life of versions: `lifecycle.py`; with access keys: `access_keys.py`
+    how rollouts stand: `rollouts.py`
+    what clients on other machines send and read, below /api/v1: `receiving.py`, `remote.py`
 
 Handlers are plain functions, which run in a pool of threads: the ledger is synchronous. Predictions are not asked
 here but of the data plane, which answers also when this process is gone.
@@ -24,14 +26,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from flyball.control.loop import Loop
 from flyball.delivery.documents import Document, document
 from flyball.errors import InvalidInput, NotFound
+from flyball.governance.admission import Admission
 from flyball.platform import Platform
 from flyball.wire.native import listings
+from flyball.wire.native.access_keys import add_access_keys
 from flyball.wire.native.changes import Changes
 from flyball.wire.native.data import add_data
-from flyball.wire.native.failures import answer_errors
+from flyball.wire.native.failures import answer_errors, refused
+from flyball.wire.native.gate import Gate
 from flyball.wire.native.guard import BODY_BYTES, Guard
 from flyball.wire.native.lifecycle import add_lifecycle
 from flyball.wire.native.metrics import ControlMetrics
+from flyball.wire.native.receiving import BLOBS, add_receiving
+from flyball.wire.native.remote import add_remote
+from flyball.wire.native.rollouts import add_rollouts
 from flyball.wire.native.values import (
     artifact_value,
     encode,
@@ -79,6 +87,7 @@ def make_app(
     hosts: Iterable[str] = (),
     takes_addresses: bool = False,
     body_bytes: int = BODY_BYTES,
+    admission: Admission | None = None,
 ) -> FastAPI:
     """Return the application over one platform.
 
@@ -88,12 +97,15 @@ def make_app(
         hosts: host names that requests may name besides those of the loopback address.
         takes_addresses: whether they may name any IP address, for a server that listens beyond the loopback address.
         body_bytes: largest body that is taken.
+        admission: checks the key of each request, where keys are asked for; `platform` is then one `for_callers`.
 
     `app.state.changes.close()` ends the event streams; call it when the server is told to stop.
     """
     app = FastAPI(title="Flyball", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.changes = Changes(platform.last_event, platform.events_since)
-    app.add_middleware(Guard, hosts=list(hosts), takes_addresses=takes_addresses, body_bytes=body_bytes)
+    if admission is not None:
+        app.add_middleware(Gate, admission=admission, refuse=refused)
+    app.add_middleware(Guard, hosts=list(hosts), takes_addresses=takes_addresses, body_bytes=body_bytes, streamed=BLOBS)
     answer_errors(app)
     _add_health(app, platform, loop)
     _add_resources(app, platform)
@@ -103,6 +115,10 @@ def make_app(
     _add_acts(app, platform)
     add_data(app, platform)
     add_lifecycle(app, platform)
+    add_rollouts(app, platform)
+    add_receiving(app, platform)
+    add_remote(app, platform)
+    add_access_keys(app, platform)
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -19,16 +20,18 @@ from flyball.errors import (
     MissingExtra,
     NotFound,
     StepFailed,
+    Unauthenticated,
     Unavailable,
 )
 from flyball.wire.native.values import encode
 
-__all__ = ["STATUSES", "answer_errors", "failure", "status_of"]
+__all__ = ["STATUSES", "answer_errors", "failure", "refused", "status_of"]
 
 log = logging.getLogger("flyball.wire")
 
 STATUSES: tuple[tuple[type[FlyballError], int], ...] = (
     (InvalidInput, 400),
+    (Unauthenticated, 401),
     (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
@@ -47,6 +50,11 @@ def status_of(error: FlyballError) -> int:
 def failure(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
     """Return an answer that says what was wrong."""
     return Response(encode({"error": sentence}), status, headers, "application/json")
+
+
+def refused(error: FlyballError, headers: Mapping[str, str]) -> Response:
+    """Return an error that was met before any route, with headers of its own."""
+    return failure(status_of(error), str(error), dict(headers))
 
 
 def answer_errors(app: FastAPI) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
+_HOSTS = 256
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
@@ -53,11 +55,14 @@ class Guard:
         takes_addresses: bool = False,
         body_bytes: int = BODY_BYTES,
         host_status: int = 421,
+        streamed: str | None = None,
     ) -> None:
         self._app = app
         self._takes_addresses = takes_addresses  # a rebound name is never an address, so this opens nothing to one
         self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
         self._body_bytes = body_bytes
+        self._streamed = streamed  # below this path bodies go to the disk piece by piece, however long they are
+        self._known: set[str] = set()  # Host headers that were let through: most requests have the same
         self._host_status = host_status  # of the answer to a request for a foreign host; clients of MLflow know 403
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
@@ -65,7 +70,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._refusal(scope["method"], headers)
+        most = float("inf") if self._streamed and scope["path"].startswith(self._streamed) else self._body_bytes
+        refusal = self._refusal(scope["method"], headers, most)
         if refusal is not None:
             await _answer(_with_headers(send), *refusal)
             return
@@ -75,7 +81,7 @@ class Guard:
             nonlocal length
             message = await receive()
             length += len(message.get("body", b""))
-            if length > self._body_bytes:
+            if length > most:
                 raise _TooLarge(413, self._too_large())
             return message
 
@@ -92,17 +98,21 @@ class Guard:
             if not has_started:
                 await _answer(guarded, 413, self._too_large())
 
-    def _refusal(self, method: str, headers: dict[bytes, str]) -> tuple[int, str] | None:
+    def _refusal(self, method: str, headers: dict[bytes, str], most: float) -> tuple[int, str] | None:
         host = headers.get(b"host", "")
-        if not self._is_known(_name(host)):
-            return self._host_status, f"this server does not answer for the host {host[:80]!r}; use its own address"
+        if host not in self._known:
+            if self._is_known(_name(host)):
+                if len(self._known) < _HOSTS:  # so that nobody fills the memory
+                    self._known.add(host)
+            else:
+                return self._host_status, f"this server does not answer for the host {host[:80]!r}; use its own address"
         if method not in _READING:
             origin = headers.get(b"origin")
             is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
             if is_foreign or headers.get(b"sec-fetch-site") == "cross-site":
                 return 403, "a page of another site may not change anything here"
         length = headers.get(b"content-length", "0")
-        if length.isdecimal() and int(length) > self._body_bytes:
+        if length.isdecimal() and int(length) > most:
             return 413, self._too_large()
         return None
 
@@ -130,11 +140,17 @@ def _with_headers(send: _Send) -> _Send:
     async def sending(message: _Message) -> None:
         if message["type"] == "http.response.start":
             given = list(message.get("headers", []))
-            names = {name.lower() for name, _ in given}
-            message = {**message, "headers": given + [(n, v) for n, v in _HEADERS.items() if n not in names]}
+            message = {**message, "headers": given + _missing(tuple([name for name, _ in given]))}
         await send(message)
 
     return sending
+
+
+@lru_cache(256)
+def _missing(names: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that an answer lacks which has those of these names."""
+    there = {name.lower() for name in names}
+    return [(name, value) for name, value in _HEADERS.items() if name not in there]
 
 
 async def _answer(send: _Send, status: int, sentence: str) -> None:

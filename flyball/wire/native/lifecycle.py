@@ -1,6 +1,6 @@
 """The life of a model's versions over HTTP: stages, promotion requests, reviews, history, cards, risk assessments.
 
-GET  /api/stages/MODEL · /api/history/model/MODEL?at=… · /api/promotions[/ID]
+GET  /api/stages/MODEL · /api/history/model/MODEL?at=… · /api/history/deployment/NAME?at=… · /api/promotions[/ID]
 POST /api/promotions · /api/promotions/ID/reviews · /api/promotions/ID/withdraw
 GET, PUT  /api/cards/MODEL@N[?form=markdown|hugging-face] · /api/risk/MODEL@N; with ?edit=2 as of an edit
 """
@@ -13,6 +13,7 @@ from fastapi import FastAPI, Query, Response
 from pydantic import BaseModel, ConfigDict
 
 from flyball.clock import format_instant, parse_instant
+from flyball.delivery.served import Served
 from flyball.delivery.standing import Standing
 from flyball.errors import InvalidInput
 from flyball.ledger.promotions import Request
@@ -22,7 +23,7 @@ from flyball.platform.lifecycle import Case
 from flyball.platform.papers import RiskForm
 from flyball.wire.native.values import encode, listing
 
-__all__ = ["add_lifecycle", "card_value", "case_value", "request_value", "risk_value", "standing_value"]
+__all__ = ["add_lifecycle", "card_value", "case_value", "request_value", "risk_value", "served_value", "standing_value"]
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
@@ -77,6 +78,11 @@ def add_lifecycle(app: FastAPI, platform: Platform) -> None:
     def history(name: str, at: str | None = None) -> Response:
         found = platform.history(name, parse_instant(at) if at is not None else None)
         return _json(listing(map(standing_value, found)))
+
+    @app.get("/api/history/deployment/{name}")
+    def served(name: str, at: str | None = None) -> Response:
+        found = platform.served(name, parse_instant(at) if at is not None else None)
+        return _json(listing(map(served_value, found)))
 
     @app.get("/api/promotions")
     def promotions(
@@ -206,6 +212,19 @@ def standing_value(standing: Standing) -> dict[str, Any]:
         "request": request_value(standing.request) if standing.request is not None else None,
         "checks": [dict(gate) for gate in standing.gates],
         "rollout": dict(standing.rollout) if standing.rollout is not None else None,
+    }
+
+
+def served_value(served: Served) -> dict[str, Any]:
+    """Return a traffic table's time as JSON values."""
+    return {
+        "traffic": [dict(variant) for variant in served.traffic],
+        "since": format_instant(served.since),
+        "until": format_instant(served.until) if served.until else None,
+        "action": served.action,
+        "by": served.actor,
+        "event": served.event,
+        "reason": served.reason,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,19 +15,13 @@ from flyball.clock import parse_instant
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.serving.questions import Question
 from flyball.tracking.predictions import Label
+from flyball.wire.oip.refusals import TooLarge, UnknownCoding
 
-__all__ = ["TooLarge", "UnknownCoding", "decompressed", "labels_of", "question_of"]
+__all__ = ["accepted_coding", "compressed", "decompressed", "labels_of", "question_of"]
 
-_PREDICT_FIELDS = ("records", "columns", "key", "at", "variant", "version")
+_NEVER = re.compile(rb"q\s*=\s*0(\.0*)?")
+_PREDICT_FIELDS = ("records", "columns", "key", "at", "variant", "version", "explain", "approximate")
 _LABEL_FIELDS = ("id", "prediction_id", "label", "at", "source")
-
-
-class TooLarge(InvalidInput):
-    """A body that is larger than the limit once decompressed."""
-
-
-class UnknownCoding(InvalidInput):
-    """A Content-Encoding other than gzip, deflate and identity."""
 
 
 def decompressed(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
@@ -59,11 +55,26 @@ def decompressed(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
     return b"".join(found)
 
 
+def accepted_coding(accepted: bytes) -> str | None:
+    """Return gzip or deflate as an Accept-Encoding header allows (RFC 9110 §12.5.3), None for neither."""
+    allowed = set()
+    for part in accepted.lower().split(b","):
+        coding, *parameters = (piece.strip() for piece in part.split(b";"))
+        if not any(_NEVER.fullmatch(parameter) for parameter in parameters):
+            allowed.add(coding)
+    return "gzip" if b"gzip" in allowed else "deflate" if b"deflate" in allowed else None
+
+
+def compressed(body: bytes, coding: str) -> bytes:
+    """Return a body in the content coding gzip or deflate, quickly rather than small."""
+    return gzip.compress(body, 1, mtime=0) if coding == "gzip" else zlib.compress(body, 1)
+
+
 def question_of(deployment: str, body: bytes) -> Question:
     """Read a request for predictions: `{"records": […]}`, `{"columns": {…}}`, a list of records, or one record.
 
     With `records` or `columns` may stand `key` (routes all rows), `at` (RFC 3339: whose features), `variant`,
-    `version`.
+    `version`, `explain`, `approximate`.
 
     Raises:
         InvalidInput: it is none of these.
@@ -91,6 +102,8 @@ def question_of(deployment: str, body: bytes) -> Question:
         variant=_text(document, "variant"),
         version=_text(document, "version"),
         at=_instant(document),
+        explain=_yes(document, "explain"),
+        is_approximate=_yes(document, "approximate"),
     )
 
 
@@ -141,6 +154,13 @@ def _text(document: Mapping[str, Any], name: str) -> str | None:
     value = document.get(name)
     if value is not None and not isinstance(value, str):
         raise InvalidInput(f'"{name}" is not a text')
+    return value
+
+
+def _yes(document: Mapping[str, Any], name: str) -> bool:
+    value = document.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidInput(f'"{name}" is neither true nor false')
     return value
 
 

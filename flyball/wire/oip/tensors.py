@@ -9,7 +9,6 @@ binary; null in a request is NaN in FP32 and FP64 and refused elsewhere; FP16 an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,33 +17,22 @@ import numpy as np
 import orjson
 
 from flyball.errors import InvalidInput, did_you_mean, listed
+from flyball.wire.oip.datatypes import (
+    DTYPES,
+    Array,
+    checked_datatype,
+    checked_shape,
+    datatype_of,
+    from_raw,
+    text_of,
+    to_raw,
+)
 
 __all__ = ["InferRequest", "WantedOutput", "parse_request", "render_response"]
 
-Array = np.ndarray[Any, Any]
-
-_DTYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.int8,
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "BF16": np.dtype("<u2"),
-    "BYTES": object,
-}
-_DATATYPES = {"b1": "BOOL", "f2": "FP16", "f4": "FP32", "f8": "FP64"} | {
-    f"{kind}{size}": f"{word}{size * 8}" for kind, word in (("i", "INT"), ("u", "UINT")) for size in (1, 2, 4, 8)
-}
 _REQUEST_FIELDS = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
 _INPUT_FIELDS = ("name", "shape", "datatype", "parameters", "data")
-_MOST_DIMENSIONS = 16
+_REQUEST_KEYS, _INPUT_KEYS = frozenset(_REQUEST_FIELDS), frozenset(_INPUT_FIELDS)
 
 
 class WantedOutput(NamedTuple):
@@ -91,7 +79,7 @@ def parse_request(body: bytes, head_length: int | None = None) -> InferRequest:
         raise InvalidInput(f"the request is not JSON: {error}") from None
     if type(document) is not dict:
         raise InvalidInput(f'the request is a {type(document).__name__}; expected an object with "inputs"')
-    if not document.keys() <= set(_REQUEST_FIELDS):
+    if not document.keys() <= _REQUEST_KEYS:
         _refuse_unknown("the request", document, _REQUEST_FIELDS)
     identity = document.get("id")
     if identity is not None and type(identity) is not str:
@@ -129,18 +117,18 @@ def render_response(
         if name not in outputs:
             raise InvalidInput(f'there is no output "{name}"{did_you_mean(name, outputs)} (known: {listed(outputs)})')
         array = outputs[name]
-        datatype = _datatype(name, array)
+        datatype = datatype_of(name, array)
         if array.dtype.kind == "M":
             array = array.astype("datetime64[us]").astype(np.int64)
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         if request.is_binary_default if is_binary is None else is_binary:
-            data = _to_bytes(array)
+            data = to_raw(array)
             tensor["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
         elif datatype == "FP16":
             raise InvalidInput(f'the output "{name}" is FP16, which has no JSON form; ask for it with binary_data')
         elif datatype == "BYTES":
-            tensor["data"] = [_text(value) for value in array.ravel().tolist()]
+            tensor["data"] = [text_of(value) for value in array.ravel().tolist()]
         else:
             tensor["data"] = np.ascontiguousarray(array.ravel())
         tensors.append(tensor)
@@ -184,23 +172,15 @@ def _input(tensor: object, raw: _Raw) -> tuple[str, Array]:
     name = tensor.get("name")
     if type(name) is not str:
         raise InvalidInput("an input has no name; expected a text")
-    if not tensor.keys() <= set(_INPUT_FIELDS):
+    if not tensor.keys() <= _INPUT_KEYS:
         _refuse_unknown(f'the input "{name}"', tensor, _INPUT_FIELDS)
-    datatype = tensor.get("datatype")
-    if type(datatype) is not str or datatype not in _DTYPES:
-        raise InvalidInput(
-            f'the input "{name}" has the datatype {str(datatype)[:40]!r}{did_you_mean(str(datatype), _DTYPES)} '
-            f"(known: {listed(_DTYPES, 14)})"
-        )
-    shape = tensor.get("shape")
-    if type(shape) is not list or len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
-        raise InvalidInput(f'the input "{name}" has the shape {str(shape)[:60]}; expected a list of sizes from 0')
-    count = math.prod(shape)
+    datatype = checked_datatype(name, tensor.get("datatype"))
+    shape, count = checked_shape(name, tensor.get("shape"))
     parameters = _parameters(tensor, f'the input "{name}"')
     if "binary_data_size" in parameters:
         if "data" in tensor:
             raise InvalidInput(f'the input "{name}" has both data and binary_data_size; give one of them')
-        array = _from_bytes(name, datatype, count, raw.take(parameters["binary_data_size"], name))
+        array = from_raw(name, datatype, count, raw.take(parameters["binary_data_size"], name))
     elif "data" in tensor:
         array = _from_json(name, datatype, shape, count, tensor["data"])
     else:
@@ -229,14 +209,16 @@ def _from_json(name: str, datatype: str, shape: list[int], count: int, data: obj
     elif datatype.startswith("FP"):
         if kinds <= {int, float, type(None)}:
             try:
+                if datatype == "FP64":  # an integer that is too large raises, a number in JSON cannot be
+                    return np.array(values, np.float64)
                 with np.errstate(over="ignore"):
-                    return np.array(values, _DTYPES[datatype])
+                    return np.array(values, DTYPES[datatype])
             except OverflowError:
                 pass
         expected = "numbers"
     elif kinds <= {int}:
         try:
-            return np.array(values, _DTYPES[datatype])
+            return np.array(values, DTYPES[datatype])
         except OverflowError:
             expected = f"whole numbers that fit {datatype}"
     else:
@@ -259,71 +241,6 @@ def _flat(name: str, shape: list[int], data: object) -> list[Any]:
             raise wrong
         values = [value for part in values for value in part]
     return values
-
-
-def _from_bytes(name: str, datatype: str, count: int, data: memoryview) -> Array:
-    if datatype == "BYTES":
-        return _texts_from_bytes(name, count, data)
-    dtype = np.dtype(_DTYPES[datatype])
-    if len(data) != count * dtype.itemsize:
-        raise InvalidInput(
-            f'the input "{name}" has {len(data)} raw bytes; its shape and datatype {datatype} need '
-            f"{count * dtype.itemsize}"
-        )
-    if datatype == "BOOL":
-        flags = np.frombuffer(data, np.uint8)
-        if flags.size and int(flags.max()) > 1:
-            raise InvalidInput(f'the input "{name}" is BOOL and holds a byte other than 0 and 1')
-        return flags.astype(np.bool_)
-    array = np.frombuffer(data, dtype)
-    if datatype == "BF16":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array
-
-
-def _texts_from_bytes(name: str, count: int, data: memoryview) -> Array:
-    """Each element: its length in bytes as little-endian u32, then UTF-8."""
-    if len(data) < 4 * count:
-        raise InvalidInput(f'the input "{name}" has {len(data)} raw bytes; {count} texts need at least {4 * count}')
-    texts = np.empty(count, object)
-    at = 0
-    for index in range(count):
-        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
-        if at + 4 > len(data) or end > len(data):
-            raise InvalidInput(f'the text {index} of the input "{name}" is longer than the bytes that are left')
-        try:
-            texts[index] = str(data[at + 4 : end], "utf-8")
-        except UnicodeDecodeError:
-            raise InvalidInput(f'the text {index} of the input "{name}" is not UTF-8') from None
-        at = end
-    if at != len(data):
-        raise InvalidInput(f'the input "{name}" has {len(data) - at} raw bytes after its last text')
-    return texts
-
-
-def _to_bytes(array: Array) -> bytes:
-    if array.dtype.kind in "OUS":
-        encoded = [value if isinstance(value, bytes) else _text(value).encode() for value in array.ravel().tolist()]
-        return b"".join(part for text in encoded for part in (len(text).to_bytes(4, "little"), text))
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return np.ascontiguousarray(little).tobytes()
-
-
-def _datatype(name: str, array: Array) -> str:
-    if array.dtype.kind in "OUS":
-        return "BYTES"
-    if array.dtype.kind == "M":
-        return "INT64"  # microseconds since 1970 UTC
-    found = _DATATYPES.get(f"{array.dtype.kind}{array.dtype.itemsize}")
-    if found is None:
-        raise InvalidInput(f'the output "{name}" has the type {array.dtype}, which the protocol cannot carry')
-    return found
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else "" if value is None else str(value)
 
 
 def _outputs(document: Mapping[str, Any]) -> tuple[WantedOutput, ...] | None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from ipaddress import ip_address
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import polars as pl
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 import flyball.data.sources._landing as landing
 import flyball.data.sources.postgresql as postgresql
@@ -281,3 +290,80 @@ def test_a_table_without_rows_keeps_its_columns(server: str, tmp_path: Path, lit
     lite.execute("CREATE TABLE bare (id INTEGER, t TEXT)")
     for reading in (read(server, table="bare"), local(tmp_path, table="bare")):
         assert dict(frame(reading).schema) == {"id": pl.Int64, "t": pl.String}
+
+
+def test_postgresql_is_read_over_tls_and_only_from_a_server_that_the_authority_vouches_for(
+    server: str, tmp_path: Path
+) -> None:
+    ask(server, "CREATE TABLE sealed AS SELECT n, 'ä,\n' || n AS word FROM generate_series(1, 30000) AS n")
+    plain = frame(read(server, table="sealed"))
+    ours, others = Authority("ours", tmp_path), Authority("others", tmp_path)
+    with served_over_tls(server, ours.certify("127.0.0.1")):
+        trusted = f"{server}?sslmode=verify-full&sslrootcert={ours.path}"
+        assert frame(read(trusted, table="sealed")).equals(plain)
+        with pytest.raises(InvalidInput, match=r"cannot be trusted: .*certificate verify failed.* sslrootcert names"):
+            read(f"{server}?sslmode=verify-full&sslrootcert={others.path}", table="sealed")
+        with pytest.raises(InvalidInput, match=r"cannot be trusted: .*root certificate file .* does not exist"):
+            read(f"{server}?sslmode=verify-full&sslrootcert={tmp_path / 'absent.pem'}", table="sealed")
+    elsewhere = served_over_tls(server, ours.certify("192.0.2.1"))
+    with elsewhere, pytest.raises(InvalidInput, match=r"cannot be trusted: .* does not match host name"):
+        read(f"{server}?sslmode=verify-full&sslrootcert={ours.path}", table="sealed")
+    with pytest.raises(InvalidInput, match=r"cannot be trusted: .*server does not support SSL"):
+        read(f"{server}?sslmode=require", table="sealed")
+
+
+class Authority:
+    """A certificate authority whose certificate is in the file `path`."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.path = folder / f"{name}.pem"
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        own = self._signed(self._name, self._key.public_key()).add_extension(constraints, critical=True)
+        self.path.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+
+    def certify(self, address: str) -> tuple[bytes, bytes]:
+        """Return the certificate of a server at an address, and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+        made = self._signed(name, key.public_key()).add_extension(names, critical=False)
+        kept = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), kept
+
+    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        begun = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key)
+        begun = begun.serial_number(x509.random_serial_number())
+        return begun.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+
+
+@contextmanager
+def served_over_tls(server: str, certificate: tuple[bytes, bytes]) -> Iterator[None]:
+    """Let the server speak TLS with a certificate, for whoever asks for it, until this is left."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        (data,) = connection.execute("SHOW data_directory").fetchone() or ("",)
+    for name, content in zip(("server.crt", "server.key"), certificate, strict=True):
+        path = Path(data) / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        os.chown(path, (found := path.parent.stat()).st_uid, found.st_gid)  # which the server demands of its key
+    ask(server, "ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()")
+    try:
+        wait_until(lambda: speaks_tls(server))
+        yield
+    finally:
+        ask(server, "ALTER SYSTEM RESET ssl", "SELECT pg_reload_conf()")
+        wait_until(lambda: not speaks_tls(server))
+
+
+def speaks_tls(server: str) -> bool:
+    with psycopg.connect(server) as connection:
+        return connection.pgconn.ssl_in_use
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = monotonic() + 20
+    while not holds():
+        assert monotonic() < deadline, "the server did not take up its settings within 20 s"

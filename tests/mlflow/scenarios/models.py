@@ -74,3 +74,46 @@ def check_a_model_from_code_and_its_evaluation():
     assert list(loaded.predict(frame)) == list(frame["x"] * 2)
     copied = MlflowClient().copy_model_version(f"models:/{name}/1", f"{name}-copy")
     assert str(copied.version) == "1" and copied.source == f"models:/{name}/1"
+
+
+def check_boosted_trees_are_logged_and_loaded_again():
+    import lightgbm
+    import xgboost
+
+    random = np.random.default_rng(5)
+    frame = pd.DataFrame(random.normal(size=(200, 4)), columns=list("abcd"))
+    target = (frame["a"] + frame["b"] > 0).astype(int)
+    for flavour, model in (
+        (mlflow.xgboost, xgboost.XGBClassifier(n_estimators=5, n_jobs=1)),
+        (mlflow.lightgbm, lightgbm.LGBMClassifier(n_estimators=5, n_jobs=1, verbose=-1)),
+    ):
+        model.fit(frame, target)
+        with mlflow.start_run():
+            logged = flavour.log_model(model, name="trees", pip_requirements=["xgboost", "lightgbm"])
+        again = flavour.load_model(logged.model_uri)
+        assert np.allclose(again.predict_proba(frame), model.predict_proba(frame))
+
+
+def check_a_model_is_evaluated():
+    from sklearn.linear_model import LinearRegression
+
+    random = np.random.default_rng(3)
+    frame = pd.DataFrame(random.normal(size=(80, 3)), columns=["a", "b", "c"])
+    target = frame["a"] * 2 - frame["b"]
+    model = LinearRegression().fit(frame, target)
+    with mlflow.start_run() as run:
+        logged = mlflow.sklearn.log_model(model, input_example=frame.head(2), pip_requirements=["scikit-learn"])
+        data = frame.assign(target=target)
+        done = mlflow.models.evaluate(
+            logged.model_uri,
+            data,
+            targets="target",
+            model_type="regressor",
+            evaluator_config={"log_model_explainability": False},
+        )
+    assert done.metrics["root_mean_squared_error"] < 1e-6
+    kept = MlflowClient().get_run(run.info.run_id)
+    assert kept.data.metrics["r2_score"] > 0.999
+    assert kept.inputs.dataset_inputs
+    loaded = mlflow.pyfunc.load_model(logged.model_uri)
+    assert np.allclose(loaded.predict(frame.head(5)), target.head(5))
