@@ -85,6 +85,7 @@ __all__ = [
 ]
 
 _WAIT_S = 60.0
+_LEASE_S = 2.0  # so long a loop may take to become the one that acts
 _PARENT_TAG = "mlflow.parentRunId"  # by which MLflow's page shows runs within runs
 _LEAST_LABELS = 300  # as the recipe continuous_training asks
 
@@ -361,13 +362,21 @@ def register(name: str, model: Any, example: Any, note: str = "", **options: Any
 def load(target: str) -> LoadedModel:
     """Load a version of a model to predict with here: `fb.load("late@champion")`, `fb.load("late@3")`.
 
-    Its digest is verified, and whom it is signed by. Without `@` it is the champion.
+    Its digest is verified, and whom it is signed by. Without `@` it is the champion; a version that this process has
+    just registered is waited for until it was decided about.
 
     Raises:
         NotFound: there is no such model or version.
         Corrupt, MissingExtra, Forbidden: it cannot be loaded here, or is not trusted.
     """
-    return home().load(target)
+    at = home()
+    try:
+        return at.load(target)
+    except NotFound:
+        if "@" in str(target) or _session.loop is None:
+            raise
+        _wait_for_decision(at, ref(str(target), "model").name)
+        return at.load(target)
 
 
 # -- serving
@@ -730,6 +739,19 @@ def _act() -> None:
         _session.loop = home().loop()
         _session.loop.start()
     _session.loop.nudge()
+
+
+def _wait_for_decision(at: Platform, model: str) -> None:
+    """Wait until the loop of this process has decided about a model's newest version, if it is to."""
+    began = time.monotonic()
+    while _session.loop is not None and time.monotonic() < began + _WAIT_S:
+        if not _session.loop.is_acting and time.monotonic() > began + _LEASE_S:
+            return  # another process acts on this home
+        newest = next(iter(at.versions("model", model, limit=1)), None)
+        status = at.resource(Ref("model", model)).status
+        if newest is None or str(newest.number) in status.get("decided", {}) or status.get("blocked"):
+            return
+        time.sleep(0.02)
 
 
 def _wait_for_service(at: Platform, name: str) -> str:

@@ -274,10 +274,20 @@ class RemoteHome:
 
     # -- serving
 
-    def predict(self, deployment: str, records: Any, key: str | None = None) -> list[dict[str, Any]]:
+    def predict(
+        self,
+        deployment: str,
+        records: Any,
+        key: str | None = None,
+        *,
+        explain: bool = False,
+        approximate: bool = False,
+    ) -> list[dict[str, Any]]:
         """Ask the data plane for answers. Raises NotFound, InvalidInput, Unavailable."""
         rows = [records] if isinstance(records, Mapping) else list(records)
-        body = {"records": rows} if key is None else {"records": rows, "key": key}
+        body: dict[str, Any] = {"records": rows}
+        body |= {"key": key} if key is not None else {}
+        body |= {name: True for name, wanted in (("explain", explain), ("approximate", approximate)) if wanted}
         path = f"/v1/models/{_part(deployment)}:predict"
         told = self._data_plane().ask("POST", path, json=body, is_repeatable=False)
         return self._made(lambda found: [dict(one) for one in found["predictions"]], told)
