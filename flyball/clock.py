@@ -12,7 +12,15 @@ from typing import Protocol
 
 from flyball.errors import InvalidInput
 
-__all__ = ["SYSTEM", "Clock", "SystemClock", "format_instant", "parse_duration", "parse_instant"]
+__all__ = [
+    "SYSTEM",
+    "Clock",
+    "SystemClock",
+    "format_instant",
+    "parse_duration",
+    "parse_instant",
+    "parse_since",
+]
 
 
 class Clock(Protocol):
@@ -41,6 +49,15 @@ SYSTEM: Clock = SystemClock()
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "ms": 0.001}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """Return an instant that is written as one, or as an age such as `2h` before `now`.
+
+    Raises:
+        InvalidInput: the text is neither.
+    """
+    return parse_instant(text) if "-" in text or ":" in text else now - parse_duration(text)
 
 
 def parse_duration(value: str | int | float | timedelta) -> timedelta:

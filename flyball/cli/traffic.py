@@ -93,13 +93,13 @@ def _name(deployment: str) -> str:
 
 
 def _instant(text: str | None, now: datetime) -> datetime | None:
-    from flyball.clock import parse_duration, parse_instant
+    from flyball.clock import parse_since
     from flyball.errors import InvalidInput
 
     if text is None:
         return None
     try:
-        return parse_instant(text) if "-" in text or ":" in text else now - parse_duration(text)
+        return parse_since(text, now)
     except InvalidInput as error:
         raise WrongUse(
             f"{text!r} is neither an instant such as 2026-03-01T12:00Z nor an age such as 2h: {error}"

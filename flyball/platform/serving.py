@@ -156,6 +156,11 @@ class ServingActs(Home):
         sink = KafkaSink(chosen.sink, chosen.sink_client)
         return Forwarder(self.home / "traffic", sink, chosen.sink_every_s)
 
+    def predictions_known(self, deployment: str) -> tuple[int, list[str]]:
+        """Return how many logged rows a deployment has, and the versions that answered them. Raises NotFound."""
+        self._known_deployment(deployment)
+        return self._explorer.known(deployment)
+
     def predictions_schema(self, deployment: str) -> dict[str, pl.DataType]:
         """Return the columns that the logged rows of a deployment have. Raises NotFound."""
         self._known_deployment(deployment)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,12 @@ from flyball.storage.online import OnlineStore
 from flyball.storage.streams.rewriting import rewrite
 from flyball.storage.tables import TableStore
 from flyball.storage.tables.rewriting import Removed, Remover
+from flyball.tracking.predictions import microseconds
 from flyball.tracking.sealed import REWRITTEN
 from flyball.tracking.sealed import alone as sealing_alone
 
 __all__ = ["Expired", "Retention"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS_AT_ONCE = 5_000
 _IDS_AT_ONCE = 1_000_000  # ids of predictions in memory; more are taken out in several rounds
 
@@ -246,7 +246,7 @@ class Retention:
             }
         if not deployments:
             return
-        border = (expired.before - _EPOCH) // timedelta(microseconds=1)
+        border = microseconds(expired.before)
         folder = self._home / "traffic"
         with contextlib.nullcontext() if dry_run else sealing_alone(folder):
             self._logged(folder, deployments, border, expired, dry_run=dry_run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from flyball.tracking.predictions import microseconds
 from flyball.tracking.sealed import Sealed
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _without(rows: pl.DataFrame, needles: Sequence[bytes], change: Callable[[byt
 def _document(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as a payload of the log, see `tracking.predictions`."""
     document = {name: value for name, value in row.items() if "." not in name and name not in ("id", "key", "at")}
-    document |= {"at": (row["at"] - _EPOCH) // timedelta(microseconds=1), "ids": row["id"], "keys": row.get("key")}
+    document |= {"at": microseconds(row["at"]), "ids": row["id"], "keys": row.get("key")}
     for kind, part in _PARTS.items():
         document[part] = {n[len(kind) + 1 :]: v for n, v in row.items() if n.startswith(f"{kind}.") and v is not None}
     return document

@@ -16,14 +16,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flyball.errors import InvalidInput, did_you_mean, listed
 from flyball.storage.streams import Cursor
 from flyball.tracking.clauses import Clause, Token, cut_clauses, pieces, unquoted
-from flyball.tracking.predictions import check_variant
+from flyball.tracking.predictions import check_variant, microseconds
 from flyball.tracking.sealed import Part, Sealed
 from flyball.tracking.traffic import TrafficReader, labels_of, with_labels
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Explorer", "Slice", "Summary"]
 
 T = TypeVar("T")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BASE = ("id", "at", "deployment", "revision", "variant", "version", "key", "latency_us", "trace", "label")
 _COMPARED = {"=": "eq", "==": "eq", "!=": "ne", "<>": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 _OF_LABEL = ("label", "label_at", "label_source")
@@ -155,7 +154,7 @@ class Explorer:
             rows = query.sort("at", "id", descending=True).head(limit).collect()
             enough -= rows.height
             if rows.height:
-                last = _micros(rows["at"][-1]) or 0
+                last = microseconds(rows["at"][-1])
                 oldest = last if oldest is None else min(oldest, last)
             yield rows
 
@@ -217,6 +216,13 @@ class Explorer:
         source = _joined([self._tables.scan(parts), *live])
         return {} if source is None else dict(source.collect_schema())
 
+    def known(self, deployment: str) -> tuple[int, list[str]]:
+        """Return how many rows of a deployment there are and the versions that answered, without reading the tables."""
+        parts, live = self._sources(deployment, Slice())
+        recent = [rows.select("version").collect()["version"] for rows in live]
+        versions = {version for part in parts for version in part.versions} | {v for one in recent for v in one}
+        return sum(part.rows for part in parts) + sum(map(len, recent)), sorted(versions)
+
     # -- within
 
     def _passing_damage(self, deployment: str, ask: Callable[[], T]) -> T:
@@ -273,7 +279,7 @@ class Explorer:
 
     def _sources(self, deployment: str, wanted: Slice) -> tuple[list[Part], list[pl.LazyFrame]]:
         """Return the files and the rows of the log that may be wanted, of one moment."""
-        since, until = _micros(wanted.since), _micros(wanted.until)
+        since, until = (None if at is None else microseconds(at) for at in (wanted.since, wanted.until))
         with self._lock:
             for _ in range(_ATTEMPTS):
                 sealed = self._tables.cursor("predictions")
@@ -330,10 +336,6 @@ def _nothing() -> pl.DataFrame:
     return texts.with_columns(
         pl.col("at").cast(pl.Datetime("us", "UTC")), pl.col("revision", "latency_us").cast(pl.Int64)
     )
-
-
-def _micros(instant: datetime | None) -> int | None:
-    return None if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
 
 
 def _column_of(token: Token) -> str:

@@ -157,3 +157,9 @@ def test_a_deployment_that_was_never_asked_has_no_rows(tmp_path: Path) -> None:
 def test_an_instant_without_a_zone_is_refused() -> None:
     with pytest.raises(InvalidInput, match="without a zone"):
         Slice(since=datetime(2026, 3, 1))
+
+
+def test_how_many_rows_and_which_versions_is_known_without_reading_them(folder: Path) -> None:
+    rows = everything(folder)
+    assert Explorer(folder).known("late") == (rows.height, sorted(rows["version"].unique()))
+    assert Explorer(folder).known("nobody") == (0, [])

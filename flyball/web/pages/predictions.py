@@ -8,11 +8,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from flyball.clock import parse_duration, parse_instant
+from flyball.clock import parse_since
 from flyball.errors import Conflict, InvalidInput
 from flyball.ledger.refs import Ref
 from flyball.tracking.exploring import Slice
-from flyball.tracking.predictions import VARIANTS
+from flyball.tracking.predictions import VARIANTS, microseconds
 from flyball.web.pages.site import Page, Site, parameters
 
 __all__ = ["mount"]
@@ -42,7 +42,7 @@ def mount(site: Site) -> None:
         shown = rows.head(SIZE) if rows is not None else None
         last = shown.row(-1, named=True) if rows is not None and shown is not None and rows.height > SIZE else None
         columns = shown.columns if shown is not None else []
-        known = platform.predictions_summary(name, by="version").groups
+        total, versions = platform.predictions_known(name)
         values = {
             "title": f"Requests of {name}",
             "section": "deployments",
@@ -56,8 +56,8 @@ def mount(site: Site) -> None:
             "inputs": [c for c in columns if c.startswith(("input.", "feature."))][:_INPUT_COLUMNS],
             "outputs": [c for c in columns if c.startswith("output.")][:3],
             "is_first": "before" not in given,
-            "next_key": f"{_micros(last['at'])}-{last['id']}" if last else None,
-            "total": sum(group["rows"] for group in known),
+            "next_key": f"{microseconds(last['at'])}-{last['id']}" if last else None,
+            "total": total,
             "is_filtered": bool({"variant", "version", "labelled", "since", "where"} & set(given)),
             "fields": [
                 {
@@ -74,7 +74,7 @@ def mount(site: Site) -> None:
                     "name": "version",
                     "label": "Version",
                     "value": given.get("version"),
-                    "options": sorted(group["value"] for group in known),
+                    "options": versions,
                 },
                 {"name": "labelled", "label": "Truth known", "value": given.get("labelled"), "options": ["yes", "no"]},
             ],
@@ -134,19 +134,11 @@ def _slice(given: Mapping[str, str], now: datetime) -> Slice:
     return Slice(
         given.get("version"),
         given.get("variant"),
-        None
-        if since is None
-        else parse_instant(since)
-        if ":" in since or "-" in since
-        else now - parse_duration(since),
+        None if since is None else parse_since(since, now),
         None,
         labelled,
         given.get("where"),
     )
-
-
-def _instant(text: str, now: datetime) -> datetime:
-    return parse_instant(text) if ":" in text or "-" in text else now - parse_duration(text)
 
 
 def _position(text: str) -> tuple[datetime, str]:
@@ -155,7 +147,3 @@ def _position(text: str) -> tuple[datetime, str]:
     if not micros.isdecimal() or len(micros) > 17 or not id.isalnum():
         raise InvalidInput(f'"before" in the address is {text[:64]!r}; go to the newest')
     return _EPOCH + timedelta(microseconds=int(micros)), id
-
-
-def _micros(instant: datetime) -> int:
-    return (instant - _EPOCH) // timedelta(microseconds=1)
