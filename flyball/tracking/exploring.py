@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flyball.errors import InvalidInput, did_you_mean, listed
-from flyball.storage.streams import Cursor
+from flyball.storage.streams import Cursor, is_same
 from flyball.tracking.clauses import Clause, Token, cut_clauses, pieces, unquoted
 from flyball.tracking.predictions import check_variant, microseconds
 from flyball.tracking.sealed import Part, Sealed
@@ -302,7 +302,7 @@ class Explorer:
             frames, after = self._reader.read_deployments(self._to)
             for name, rows in frames.items():
                 self._live.setdefault(name, []).append(rows)
-            if after == {name: self._to[name] for name in after if name in self._to}:
+            if is_same(self._to, after):
                 return
             self._to = {**self._to, **after}
 
@@ -317,7 +317,7 @@ class Explorer:
             rows, after = self._reader.read_labels(cursor)
             if rows.height:
                 found.append(rows.filter(pl.col("prediction_id").is_between(pl.lit(first_id), pl.lit(last_id or "~"))))
-            if after == {name: cursor[name] for name in after if name in cursor}:
+            if is_same(cursor, after):
                 return pl.concat(found) if found else None
             cursor = {**cursor, **after}
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from flyball.errors import FlyballError, InvalidInput
-from flyball.storage.streams import Cursor
+from flyball.storage.streams import Cursor, is_same
 from flyball.storage.streams.log import Damage
 from flyball.tracking.sealed import REWRITTEN, Part, Sealed, Stream, alone, last_erasure
 from flyball.tracking.sinks import MARKS
@@ -108,7 +108,7 @@ class Sealer:
         total, cursor = 0, self._tables.cursor("predictions")
         while True:
             frames, after = self._reader.read_deployments(cursor, limit_bytes=_READ_BYTES)
-            if after == {name: cursor[name] for name in after if name in cursor}:
+            if is_same(cursor, after):
                 return total
             self._tables.put("predictions", frames.items(), cursor=after)
             total += sum(rows.height for rows in frames.values())
@@ -118,7 +118,7 @@ class Sealer:
         total, cursor = 0, self._tables.cursor("labels")
         while True:
             rows, after = self._reader.read_labels(cursor, _READ_BYTES)
-            if after == {name: cursor[name] for name in after if name in cursor}:
+            if is_same(cursor, after):
                 return total
             self._tables.put("labels", [("", rows)], cursor=after)
             total += rows.height

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from flyball.errors import Corrupt
-from flyball.storage.streams import Cursor
+from flyball.storage.streams import Cursor, is_same
 from flyball.storage.streams.log import Damage, Reader
 from flyball.tracking.predictions import check_variant
 from flyball.tracking.sealed import Sealed, Stream
@@ -146,7 +146,7 @@ class TrafficReader:
                         return _row(document, lambda value: value)
                     if isinstance(document["ids"], list) and prediction_id in document["ids"]:
                         return _row(document, itemgetter(document["ids"].index(prediction_id)))
-            if after == {name: offset for name, offset in (cursor or {}).items() if name in after}:
+            if is_same(cursor or {}, after):
                 return None
             cursor = after
 

@@ -13,10 +13,16 @@ from typing import Protocol
 
 from flyball.errors import FlyballError, Unavailable
 
-__all__ = ["Cursor", "OnDone", "StreamReader", "StreamWriter", "Ticket"]
+__all__ = ["Cursor", "OnDone", "StreamReader", "StreamWriter", "Ticket", "is_same"]
 
 Cursor = dict[str, int]
 """Where a reader stands: the next position for each part of the stream; plain JSON, so it can be kept anywhere."""
+
+
+def is_same(before: Cursor, after: Cursor) -> bool:
+    """Whether reading on from `before` and coming to `after` met nothing new; segments may have gone meanwhile."""
+    return all(before.get(name) == offset for name, offset in after.items())
+
 
 OnDone = Callable[[FlyballError | None], None]
 """Called once with None when the payloads are durable, or with the reason why none of them was kept."""

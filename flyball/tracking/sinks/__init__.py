@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from flyball.errors import FlyballError, Unavailable
-from flyball.storage.streams import Cursor
+from flyball.storage.streams import Cursor, is_same
 from flyball.tracking.traffic import TrafficReader
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Forwarder:
         sent, cursor = 0, self._cursor()
         while stop is None or not stop.is_set():
             frames, after = self._reader.read_deployments(cursor, limit_bytes=_READ_BYTES)
-            if after == {name: cursor[name] for name in after if name in cursor}:
+            if is_same(cursor, after):
                 break
             for rows in frames.values():
                 self._sink.send(messages(rows))
